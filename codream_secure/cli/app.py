@@ -1,0 +1,206 @@
+"""Commands and exit codes.
+
+Results go to standard output (as JSON with ``--json``), progress and errors to standard error. Exit codes: 0 done;
+1 an unexpected fault (with its traceback); 2 wrong usage or configuration; 3 data missing or broken; 4 training left
+the finite numbers; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from codream_secure.cli.progress import Watch
+from codream_secure.cli.tables import comparison_table, plain_table, size
+from codream_secure.config import Config, load_config
+from codream_secure.errors import CodreamError, ConfigError, DataError, NumericalError
+from protocols import ProtocolError
+
+EXIT_USAGE, EXIT_DATA, EXIT_NUMERICAL, EXIT_INTERRUPTED = 2, 3, 4, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Collaborative learning in data space: CoDream beside its baselines.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
+
+ConfigFile = Annotated[Path, typer.Argument(help="TOML configuration.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value. Repeatable.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Directory for results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto.")]
+
+
+def main() -> None:
+    """Entry point: runs the app and turns deliberate errors into messages and exit codes."""
+    try:
+        app()
+    except (CodreamError, ProtocolError) as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_escaped(error)}", soft_wrap=True)
+        sys.exit(_exit_code(error))
+    except KeyboardInterrupt:
+        print("interrupted; a run with --out goes on with --resume", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, DataError):
+        return EXIT_DATA
+    if isinstance(error, NumericalError):
+        return EXIT_NUMERICAL
+    return EXIT_USAGE
+
+
+def _escaped(error: Exception) -> str:
+    return str(error).replace("[", r"\[")
+
+
+def _read(path: Path, overrides: list[str] | None, device: str | None = None) -> Config:
+    return load_config(path, [*(overrides or []), *([f"run.device={device}"] if device else [])])
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Directory for results.")] = Path("runs/demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Four clients with four different architectures and 50 digits each: the comparison and its report, in minutes."""
+    preset = resources.files("codream_secure") / "presets" / "demo.toml"
+    with resources.as_file(preset) as path:
+        _compare(load_config(path), methods=None, seeds=1, out=out, as_json=as_json)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one method on one configuration."""
+    from codream_secure.runs import run
+
+    if resume and out is None:
+        raise ConfigError("--resume needs --out: the directory of the run to go on with")
+    settings = _read(config, overrides, device)
+    with Watch(runs=1, rounds=settings.run.rounds) as watch:
+        watch.start_run(settings.method, settings.run.seed, 0, 1)
+        result = run(settings, out=out, resume=resume, observe=watch.observe)
+    if as_json:
+        _print_json(result.summary)
+        return
+    summary = result.summary
+    chosen = "final round" if summary["selected_by"] == "final" else f"round {summary['round']}, chosen on validation"
+    rows = [
+        ("test accuracy", f"{100 * summary['test_accuracy']:.1f} % (mean over clients, {chosen})"),
+        ("of each client", ", ".join(f"{100 * value:.1f}" for value in summary["client_test_accuracy"])),
+        ("bytes per client", f"{size(summary['bytes_up'])} up, {size(summary['bytes_down'])} down"),
+        ("seconds", f"{summary['seconds']:.1f}"),
+    ]
+    Console().print(plain_table((summary["method"], f"seed {summary['seed']}"), rows))
+    if out:
+        print(f"results: {out}")
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    methods: Annotated[str | None, typer.Option("--methods", help="Comma-separated names; default: all four.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, from run.seed upwards.")] = 1,
+    overrides: Overrides = None,
+    out: Out = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run several methods on the same data, models and seeds; one table. With --out it can be interrupted."""
+    _compare(_read(config, overrides, device), methods=methods, seeds=seeds, out=out, as_json=as_json)
+
+
+def _compare(config: Config, *, methods: str | None, seeds: int, out: Path | None, as_json: bool) -> None:
+    from codream_secure.methods import find_method
+    from codream_secure.report import build_report
+    from codream_secure.runs.compare import DEFAULT_METHODS, compare
+
+    names = [name.strip() for name in methods.split(",")] if methods else list(DEFAULT_METHODS)
+    possible = sum(find_method(name).obstacle(config) is None for name in names)
+    with Watch(runs=possible * seeds, rounds=config.run.rounds) as watch:
+        found = compare(config, methods=names, seeds=seeds, out=out, observe=watch.observe, on_run=watch.start_run)
+    if as_json:
+        _print_json(found)
+    else:
+        Console().print(comparison_table(found))
+    if out:
+        report_path = build_report(out)
+        if not as_json:
+            print(f"report: {report_path}")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="Directory of a run or a comparison.")]) -> None:
+    """Write a self-contained HTML report into the directory."""
+    from codream_secure.report import build_report
+
+    print(f"report: {build_report(directory)}")
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the architectures that a configuration can name."""
+    from codream_secure.models import available_models
+
+    found = available_models()
+    if as_json:
+        _print_json([dataclasses.asdict(model) for model in found])
+        return
+    headings = ("name", "smallest side", "normalisation", "description")
+    Console().print(
+        plain_table(headings, [(m.name, str(m.smallest_side), m.normalisation, m.description) for m in found])
+    )
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets that a configuration can name."""
+    from codream_secure.data import list_sources
+
+    found = list_sources()
+    if as_json:
+        _print_json([dataclasses.asdict(source) for source in found])
+        return
+    Console().print(plain_table(("source", "description"), [(s.name, s.description) for s in found]))
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[str, typer.Argument(help="As data.source: digits, mnist, npz:FILE, images:FOLDER, ...")],
+    root: Annotated[str | None, typer.Option("--root", help="Folder of the data files.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision download what is missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Load a data set, check it, and show what it holds."""
+    from codream_secure.data import load_source
+    from codream_secure.data.check import check_source
+
+    found = check_source(load_source(source, root=root, download=download))
+    if as_json:
+        _print_json(found)
+        return
+    Console().print(plain_table((source, ""), [(key, str(value)) for key, value in found.items()]))

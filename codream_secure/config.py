@@ -1,0 +1,243 @@
+"""The configuration of a run: TOML in, validated and frozen models out.
+
+Every section is a pydantic model with defaults, so an empty file is a complete run on the embedded data. An unknown
+key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from codream_secure.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Which images, and who holds which of them."""
+
+    source: str = Field("digits", description="digits, mnist, ..., npz:FILE or images:FOLDER")
+    root: str | None = Field(None, description="folder of the data files; default: $CODREAM_DATA_ROOT, else ./data")
+    download: bool = Field(False, description="let torchvision download what is missing")
+    clients: int = Field(4, ge=1)
+    samples_per_client: Annotated[int, Field(ge=1)] | Literal["all"] = 50
+    partition: Literal["iid", "dirichlet", "label_dirichlet", "classes"] = "iid"
+    alpha: float | None = Field(None, gt=0, description="Dirichlet concentration")
+    classes_per_client: int | None = Field(None, ge=1)
+    validation_samples: int = Field(200, ge=0, description="held out of the training data, before it is partitioned")
+
+    @model_validator(mode="after")
+    def _scheme_has_its_parameter(self) -> DataConfig:
+        if self.partition.endswith("dirichlet") and self.alpha is None:
+            raise ValueError(f"data.partition is {self.partition!r}: set data.alpha, for example 0.1")
+        if self.partition == "classes" and self.classes_per_client is None:
+            raise ValueError("data.partition is 'classes': set data.classes_per_client, for example 2")
+        return self
+
+
+class ModelConfig(_Section):
+    """The clients' architectures and, optionally, a student model at the server."""
+
+    clients: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = Field(
+        ("small_cnn",), min_length=1, description="one name for all, or one name per client"
+    )
+    server: str | None = Field(None, description="architecture of the server's student; absent: no student")
+    feature_layers: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="architecture name to the layers whose input moments are matched"
+    )
+
+    def architecture(self, client: int) -> str:
+        """The architecture of one client."""
+        return self.clients[client % len(self.clients)]
+
+
+class OptimizationConfig(_Section):
+    """An optimiser and its batch size; see :class:`codream_secure.training.Optimization`."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(0.05, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(64, ge=1)
+
+
+class LocalConfig(OptimizationConfig):
+    """Supervised training on a client's own images; the same for every method."""
+
+    warmup_epochs: int = Field(20, ge=0)
+    epochs: int = Field(5, ge=0, description="per round, after the warm-up")
+
+
+class DreamingConfig(_Section):
+    """Knowledge extraction."""
+
+    images: int = Field(256, ge=1, description="dreams per batch")
+    batches: int = Field(1, ge=1, description="dream batches per round")
+    steps: int = Field(10, ge=0, description="R, global steps; 0 labels random dreams")
+    local_steps: int = Field(1, ge=1, description="M, local steps per global step; above 1 pseudo-gradients are sent")
+    local_optimizer: Literal["adam", "sgd"] = "adam"
+    local_lr: float = Field(0.05, gt=0)
+    optimizer: Literal["adam", "fedavg", "fedadam"] = "adam"
+    lr: float = Field(0.05, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    entropy: float = Field(1.0, ge=0)
+    features: float = Field(10.0, ge=0)
+    tv: float = Field(2.5e-5, ge=0)
+    l2: float = Field(3e-8, ge=0)
+    adaptive: Literal["none", "jsd", "server_entropy"] = "none"
+    adaptive_weight: float = Field(1.0, ge=0)
+    adaptive_from_round: int = Field(1, ge=1)
+    collaborative: bool = Field(True, description="false: each client dreams from its own model only")
+    labels: Literal["logits", "probabilities"] = "logits"
+    label_midway: bool = Field(False, description="also label and store the dreams at R/2")
+
+
+class DistillationConfig(OptimizationConfig):
+    """Knowledge acquisition."""
+
+    epochs: int = Field(20, ge=0)
+    every: int = Field(1, ge=1, description="distil in each such round")
+    temperature: float = Field(20.0, gt=0)
+    buffer: int = Field(2560, ge=1, description="dreams kept, oldest dropped first")
+
+
+class FedAvgConfig(_Section):
+    """FedAvg (McMahan et al. 2017)."""
+
+    weighted: bool = Field(False, description="weight clients by their number of images, through the sum")
+
+
+class ProtocolConfig(_Section):
+    """How sums over clients are protected."""
+
+    protection: str = "plain"
+
+
+class RunConfig(_Section):
+    """Length, hardware and outputs of a run."""
+
+    rounds: int = Field(10, ge=0)
+    seed: int = Field(0, ge=0)
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    threads: int = Field(1, ge=1, description="torch threads; images this small do not gain from more")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass while dreaming")
+    evaluate_every: int = Field(1, ge=1)
+    select: Literal["final", "validation"] = Field("final", description="the round whose test accuracy is reported")
+    target_accuracy: float | None = Field(None, gt=0, le=1, description="report bytes and seconds to this validation one")
+    dream_grids: bool = True
+    tensorboard: bool = False
+
+
+class Config(_Section):
+    """A whole run."""
+
+    method: str = "codream"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    local: LocalConfig = LocalConfig()
+    dreaming: DreamingConfig = DreamingConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    fedavg: FedAvgConfig = FedAvgConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Config:
+        names = len(self.model.clients)
+        if names not in (1, self.data.clients):
+            raise ValueError(
+                f"model.clients names {names} architectures for {self.data.clients} clients: name one, or one per client"
+            )
+        if self.dreaming.adaptive != "none" and self.model.server is None:
+            raise ValueError(
+                f"dreaming.adaptive is {self.dreaming.adaptive!r}, which needs a student: set model.server, "
+                "for example to 'small_cnn'"
+            )
+        if self.run.select == "validation" and not self.data.validation_samples:
+            raise ValueError("run.select is 'validation' but data.validation_samples is 0: hold some images out")
+        return self
+
+    def to_toml(self) -> str:
+        """Every value, defaults included, as TOML that :func:`load_config` reads back to an equal configuration."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file and apply ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or :func:`make_config` refuses it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {str(path)!r} cannot be read: {error}") from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration {str(path)!r} is not valid TOML: {error}") from None
+    return make_config(tree, overrides)
+
+
+def make_config(tree: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Validate a nested mapping and apply ``section.key=value`` overrides.
+
+    A value is read as TOML (``true``, ``3``, ``0.1``, ``["a", "b"]``) and, where it is none, as a plain string.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest is suggested), a value is out of range, or parts contradict.
+    """
+    merged: dict[str, Any] = copy.deepcopy(dict(tree or {}))
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not separator or not all(keys):
+        raise ConfigError(f"override {override!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, last = keys
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    tree[last] = value
+
+
+def _explain(detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    path = ".".join(location)
+    if detail["type"] != "extra_forbidden":
+        given = "" if isinstance(detail["input"], dict | BaseModel) else f" (given: {detail['input']!r})"
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{path}: {message}{given}" if path else message
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*location[:-1], near[0]])!r}?" if near else f"known here: {', '.join(known)}"
+    return f"{path}: unknown key; {hint}"
+
+
+def _known_keys(sections: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)

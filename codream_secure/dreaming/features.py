@@ -1,0 +1,142 @@
+"""Feature matching for any model: which layers are tapped, and which moments their inputs should have.
+
+A batch-norm layer keeps the running mean and variance of its own input; those are the moments that dreams are pulled
+towards (DeepInversion, Yin et al. 2020; CoDream, section 3). A model without batch norm has no such record, so its
+moments are measured: one pass over the client's private images through the frozen model. They never leave the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from codream_secure.dreaming.losses import Moments
+from codream_secure.errors import ModelError
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_OTHER_NORMS = (nn.GroupNorm, nn.InstanceNorm2d)
+_WEIGHTED = (nn.Conv2d, nn.Linear)
+
+
+def has_running_moments(layer: nn.Module) -> bool:
+    """Whether the layer is a batch norm that keeps running statistics."""
+    return isinstance(layer, _BATCH_NORMS) and layer.running_mean is not None
+
+
+def default_feature_layers(model: nn.Module) -> list[str]:
+    """Names of the layers whose inputs are matched when none are named.
+
+    Batch norms where there are any; else the other normalisation layers; else every convolution and linear layer but
+    the first, whose input is the image itself.
+    """
+    named = list(model.named_modules())
+    for kinds in (_BATCH_NORMS, _OTHER_NORMS):
+        found = [name for name, layer in named if isinstance(layer, kinds)]
+        if found:
+            return found
+    return [name for name, layer in named if isinstance(layer, _WEIGHTED)][1:]
+
+
+def moments(features: torch.Tensor) -> Moments:
+    """Mean and biased variance per channel, over the batch and all positions.
+
+    Args:
+        features: (n, channels) or (n, channels, ...) float.
+
+    Returns:
+        Two float tensors of shape (channels,).
+    """
+    axes = [axis for axis in range(features.dim()) if axis != 1]
+    variance, mean = torch.var_mean(features, dim=axes, correction=0)
+    return mean, variance
+
+
+class FeatureTap:
+    """Reads the moments of chosen layers' inputs during forward passes of one model.
+
+    Args:
+        model: any model.
+        layers: names as in ``model.named_modules()``; by default :func:`default_feature_layers`.
+
+    Raises:
+        ModelError: a name is no layer of the model.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] | None = None) -> None:
+        modules = dict(model.named_modules())
+        names = default_feature_layers(model) if layers is None else list(layers)
+        for name in names:
+            if name not in modules:
+                raise ModelError(f"feature layer {name!r} is not in the model; it has {', '.join(filter(None, modules))}")
+        self.model = model
+        self.layers = [modules[name] for name in names]
+        self._found: dict[int, Moments] = {}
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While open, every forward pass leaves its moments for :meth:`take`."""
+        handles = [
+            layer.register_forward_pre_hook(lambda _, args, index=index: self._record(index, args[0]))
+            for index, layer in enumerate(self.layers)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._found.clear()
+
+    def _record(self, index: int, features: torch.Tensor) -> None:
+        self._found[index] = moments(features)
+
+    def take(self) -> list[Moments]:
+        """The moments of the latest forward pass, in the order of the layers.
+
+        Raises:
+            ModelError: a tapped layer was not reached by the forward pass.
+        """
+        missing = [str(index) for index in range(len(self.layers)) if index not in self._found]
+        if missing:
+            raise ModelError(f"feature layers {', '.join(missing)} of {type(self.model).__name__} were not run")
+        found = [self._found[index] for index in range(len(self.layers))]
+        self._found.clear()
+        return found
+
+    def targets(self, images: torch.Tensor, *, batch_size: int = 512) -> list[Moments]:
+        """The moments that dreams should have: running statistics where a layer keeps them, else measured on images.
+
+        The model must already be frozen in eval mode; it is run only if some layer keeps no statistics.
+
+        Args:
+            images: (N, C, H, W) float32, the client's private images, normalised as for training.
+            batch_size: how many of them are run at once.
+        """
+        if all(has_running_moments(layer) for layer in self.layers):
+            return [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self.layers]  # type: ignore[operator,union-attr]
+        measured = self._measure(images, batch_size)
+        return [
+            (layer.running_mean.clone(), layer.running_var.clone()) if has_running_moments(layer) else pair  # type: ignore[operator,union-attr]
+            for layer, pair in zip(self.layers, measured, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _measure(self, images: torch.Tensor, batch_size: int) -> list[Moments]:
+        """Moments over all images, pooled exactly from the batches' first and second moments."""
+        first: list[torch.Tensor] = []
+        second: list[torch.Tensor] = []
+        with self.reading():
+            for batch in images.split(batch_size):
+                self.model(batch)
+                share = len(batch) / len(images)
+                found = self.take()
+                means = [share * mean.double() for mean, _ in found]
+                squares = [share * (variance.double() + mean.double().square()) for mean, variance in found]
+                first = means if not first else [a + b for a, b in zip(first, means, strict=True)]
+                second = squares if not second else [a + b for a, b in zip(second, squares, strict=True)]
+        return [
+            (mean.float(), (square - mean.square()).clamp_min(0).float())
+            for mean, square in zip(first, second, strict=True)
+        ]

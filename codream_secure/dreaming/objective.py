@@ -1,0 +1,135 @@
+"""One client's dreaming loss l_k(x) and its gradient with respect to the dreams.
+
+l_k(x) = a_H H + a_bn R_bn + a_tv TV + a_l2 ||x||_2 - a_jsd JSD(client || student)      (CoDream, section 3)
+
+The model is frozen and in eval mode for as long as an objective is open: no weight is differentiable, no batch-norm
+buffer moves, and everything is as it was once the objective is closed. A term whose coefficient is 0 is not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from codream_secure.dreaming import losses
+from codream_secure.dreaming.features import FeatureTap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficients:
+    """Weights of the loss terms; the defaults are the published ones. Zero switches a term off."""
+
+    entropy: float = 1.0
+    features: float = 10.0
+    tv: float = 2.5e-5
+    l2: float = 3e-8
+    jsd: float = 0.0
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode with no parameter differentiable; modes and flags are restored on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+class DreamObjective:
+    """The dreaming loss of one model. Use it as a context manager; it can be evaluated while it is open.
+
+    Args:
+        model: the client's model.
+        images: (N, C, H, W) float32, the client's private normalised images; used once, and only if feature matching is
+            on and some matched layer keeps no running statistics.
+        coefficients: the weights of the terms.
+        feature_layers: names of the layers to match, by default
+            :func:`~codream_secure.dreaming.features.default_feature_layers`.
+        student: the server's model, for the JSD form of adaptive teaching.
+        autocast: dtype for the forward pass, such as ``torch.bfloat16``; None computes in float32. Moments and losses are
+            float32 in either case.
+
+    Raises:
+        ValueError: the JSD term is on and there is no student.
+        ModelError: a feature layer is not in the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        *,
+        coefficients: Coefficients | None = None,
+        feature_layers: Sequence[str] | None = None,
+        student: nn.Module | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.coefficients = coefficients or Coefficients()
+        if self.coefficients.jsd and student is None:
+            raise ValueError(f"coefficients.jsd is {self.coefficients.jsd} but there is no student to teach")
+        self.model = model
+        self.student = student if self.coefficients.jsd else None
+        self._images = images
+        self._autocast = autocast
+        self._tap = FeatureTap(model, feature_layers) if self.coefficients.features else None
+        self._targets: list[losses.Moments] = []
+        self._open = ExitStack()
+
+    def __enter__(self) -> DreamObjective:
+        with ExitStack() as stack:
+            stack.enter_context(frozen(self.model))
+            if self.student is not None:
+                stack.enter_context(frozen(self.student))
+            if self._tap is not None:
+                self._targets = self._tap.targets(self._images)
+                stack.enter_context(self._tap.reading())
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    def terms(self, dreams: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The terms that are switched on, each already multiplied by its coefficient.
+
+        Args:
+            dreams: (n, C, H, W) float32 in normalised pixel space.
+
+        Returns:
+            Term name to scalar; their sum is the loss.
+        """
+        weights = self.coefficients
+        terms: dict[str, torch.Tensor] = {}
+        with torch.autocast(dreams.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            logits = self.model(dreams).float()
+            student_logits = self.student(dreams).float() if self.student is not None else None
+        if weights.entropy:
+            terms["entropy"] = weights.entropy * losses.entropy(logits)
+        if self._tap is not None:
+            terms["features"] = weights.features * losses.moment_distance(self._tap.take(), self._targets)
+        if weights.tv:
+            terms["tv"] = weights.tv * losses.total_variation(dreams)
+        if weights.l2:
+            terms["l2"] = weights.l2 * losses.l2_norm(dreams)
+        if student_logits is not None:
+            terms["jsd"] = -weights.jsd * losses.jensen_shannon(logits, student_logits)
+        return terms
+
+    def gradient(self, dreams: torch.Tensor) -> torch.Tensor:
+        """d l_k / d dreams, detached, of the dreams' shape. All coefficients zero give a zero gradient."""
+        leaf = dreams.detach().requires_grad_()
+        terms = self.terms(leaf)
+        if not terms:
+            return torch.zeros_like(dreams)
+        (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaf)
+        return gradient

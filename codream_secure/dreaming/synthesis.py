@@ -1,0 +1,119 @@
+"""Collaborative dreaming: one batch of images, moved step by step by the mean of what all clients want of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from codream_secure.channel import Channel
+from codream_secure.dreaming.objective import DreamObjective
+from codream_secure.dreaming.updates import (
+    LocalOptimizerName,
+    ServerOptimizer,
+    ServerOptimizerName,
+    local_update,
+)
+
+AfterStep = Callable[[int, torch.Tensor], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How dreams are optimised.
+
+    Attributes:
+        steps: R, global steps, each one broadcast and one sum.
+        local_steps: M, each client's own steps within a global one.
+        local_optimizer: of the local steps.
+        local_lr: of the local steps.
+        optimizer: the server's; see :mod:`codream_secure.dreaming.updates`.
+        lr: the server's.
+        betas: of the server's Adam.
+    """
+
+    steps: int
+    local_steps: int = 1
+    local_optimizer: LocalOptimizerName = "adam"
+    local_lr: float = 0.05
+    optimizer: ServerOptimizerName = "adam"
+    lr: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def client_update(self, objective: DreamObjective, dreams: torch.Tensor) -> torch.Tensor:
+        """What one client sends for one global step: its gradient, or its pseudo-gradient after the local steps."""
+        return local_update(
+            objective.gradient, dreams, steps=self.local_steps, lr=self.local_lr, optimizer=self.local_optimizer
+        )
+
+
+def dream_together(
+    start: torch.Tensor,
+    objectives: Mapping[int, DreamObjective],
+    channel: Channel,
+    *,
+    schedule: Schedule,
+    server_gradient: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    after_step: AfterStep | None = None,
+) -> torch.Tensor:
+    """Optimise dreams by the mean of the clients' updates (CoDream, section 3; DistAdam with ``optimizer="adam"``).
+
+    Args:
+        start: (n, C, H, W) float32, usually standard normal noise.
+        objectives: client number to its open objective.
+        channel: carries the dreams down and the updates' sum up, once per step.
+        schedule: numbers of steps and optimisers.
+        server_gradient: added by the server to the mean update: adaptive teaching in the form of the published code.
+        after_step: called with the number of steps done and the current dreams, which it must not change.
+
+    Returns:
+        The dreams after the last step, in memory of their own.
+    """
+    server = ServerOptimizer(start, name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
+    for step in range(schedule.steps):
+        (dreams,) = channel.broadcast([server.dreams], phase="dreams")
+        updates = {client: [schedule.client_update(objective, dreams)] for client, objective in objectives.items()}
+        (update,) = channel.mean(updates, phase="dream_updates")
+        if server_gradient is not None:
+            update = update + server_gradient(server.dreams)
+        server.step(update)
+        if after_step is not None:
+            after_step(step + 1, server.dreams)
+    return server.dreams
+
+
+def dream_alone(
+    start: torch.Tensor, objectives: Mapping[int, DreamObjective], channel: Channel, *, schedule: Schedule
+) -> torch.Tensor:
+    """The same number of steps without collaboration: each client moves its own share of the batch by itself.
+
+    Client number i of K owns the i-th of K nearly equal slices. Finished slices reach the server as a sum of arrays
+    that are zero everywhere else, so that even here nothing leaves a client but an array in a sum.
+
+    Args:
+        start: as for :func:`dream_together`; at least one dream per client.
+        objectives: client number to its open objective.
+        channel: carries the start down and the slices up, once.
+        schedule: numbers of steps and optimisers; they run at the client.
+
+    Returns:
+        All slices together, of the shape of ``start``.
+
+    Raises:
+        ValueError: there are fewer dreams than clients.
+    """
+    if len(start) < len(objectives):
+        raise ValueError(f"start has {len(start)} dreams for {len(objectives)} clients: each needs at least one")
+    (received,) = channel.broadcast([start], phase="dreams")
+    slices = torch.arange(len(start)).tensor_split(len(objectives))
+    finished = {}
+    for (client, objective), rows in zip(objectives.items(), slices, strict=True):
+        own = ServerOptimizer(received[rows], name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
+        for _ in range(schedule.steps):
+            own.step(schedule.client_update(objective, own.dreams))
+        padded = torch.zeros_like(received)
+        padded[rows] = own.dreams
+        finished[client] = [padded]
+    (dreams,) = channel.sum(finished, phase="dream_updates")
+    return dreams

@@ -1,0 +1,172 @@
+"""The cohort that a method works with: clients, channel, held-out images, and the seeds of every random choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from codream_secure import training
+from codream_secure.channel import Channel
+from codream_secure.client import Client
+from codream_secure.config import Config, OptimizationConfig
+from codream_secure.data import DataSource, ImageSet, hold_out, load_source, partition
+from codream_secure.errors import ConfigError
+from codream_secure.models import build_model
+from codream_secure.seeding import derive_seed, generator, seeded
+from codream_secure.training import Optimization
+from protocols import make_protocol
+
+Observer = Callable[[str, int, int], None]
+Labelled = tuple[torch.Tensor, torch.Tensor]
+
+
+def _ignore(phase: str, done: int, total: int) -> None:
+    """The observer of a run that nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How good the clients' models are.
+
+    Attributes:
+        validation: mean accuracy over clients on images held out of the training data, from a sum over the channel;
+            None where none were held out.
+        test: the same on the test set.
+        client_test: each client's own test accuracy. An instrument of the experiment: no party of a deployment sees it.
+    """
+
+    validation: float | None
+    test: float
+    client_test: tuple[float, ...]
+
+
+@dataclass(kw_only=True)
+class Federation:
+    """Everything that exists before a method runs. Build it with :meth:`create`."""
+
+    config: Config
+    clients: list[Client]
+    channel: Channel
+    validation: Labelled
+    test: Labelled
+    source: DataSource
+    class_table: torch.Tensor
+    device: torch.device
+    observe: Observer = field(default=_ignore)
+
+    @classmethod
+    def create(cls, config: Config, *, source: DataSource | None = None) -> Federation:
+        """Load and partition the data, and give every client its images and its initial model.
+
+        Held-out validation images leave the training data once, before the rest is partitioned.
+
+        Args:
+            config: the run.
+            source: the data set, if it is already in memory; by default ``config.data`` says what to load.
+
+        Raises:
+            DataError: data are missing, broken, or too few for the partition.
+            ModelError: an architecture is unknown or cannot take the images.
+            ConfigError: the device is not there.
+        """
+        data = config.data
+        source = source or load_source(data.source, root=data.root, download=data.download)
+        device = resolve_device(config.run.device)
+        remaining, held_out = hold_out(source.train.labels, data.validation_samples, seed=config.run.seed)
+        parts = partition(
+            source.train.labels,
+            data.partition,
+            clients=data.clients,
+            seed=derive_seed(config.run.seed, "partition"),
+            samples_per_client=None if data.samples_per_client == "all" else data.samples_per_client,
+            alpha=data.alpha,
+            classes_per_client=data.classes_per_client,
+            available=remaining,
+        )
+
+        def ready(images: ImageSet) -> Labelled:
+            return images.normalised(source.mean, source.std).to(device), images.labels.to(device)
+
+        federation = cls(
+            config=config,
+            clients=[],
+            channel=Channel(make_protocol(config.protocol.protection), data.clients),
+            validation=ready(source.train.subset(held_out)),
+            test=ready(source.test),
+            source=source,
+            class_table=parts.class_table(source.train.labels, source.num_classes),
+            device=device,
+        )
+        for number, indices in enumerate(parts.clients):
+            architecture = config.model.architecture(number)
+            images, labels = ready(source.train.subset(indices))
+            model = federation.new_model(architecture, "client", number)
+            federation.clients.append(Client(number, architecture, model=model, images=images, labels=labels))
+        return federation
+
+    def new_model(self, architecture: str, *place: str | int) -> nn.Module:
+        """A freshly initialised model for this data; the same place gives the same weights."""
+        with seeded(self.config.run.seed, "model", *place):
+            return build_model(
+                architecture,
+                channels=self.source.channels,
+                image_size=self.source.image_size,
+                num_classes=self.source.num_classes,
+            ).to(self.device)
+
+    def generator(self, *place: str | int) -> torch.Generator:
+        """The stream of random numbers for one place of this run."""
+        return generator(self.config.run.seed, *place)
+
+    def train_locally(self, client: Client, *, epochs: int, place: str, number: int) -> float:
+        """Local training as configured, with this place's own randomness (order of images, dropout)."""
+        with seeded(self.config.run.seed, place, number, client.number):
+            return client.train(
+                epochs=epochs,
+                optimization=optimization(self.config.local),
+                generator=self.generator(place, number, client.number, "order"),
+            )
+
+    def evaluate(self, models: list[nn.Module]) -> Evaluation:
+        """Test each client's model; the means come from counts that are summed over the channel."""
+        counts = {
+            client.number: torch.tensor(
+                [training.count_correct(model, *part) if len(part[1]) else 0 for part in (self.validation, self.test)],
+                dtype=torch.float32,
+            )
+            for client, model in zip(self.clients, models, strict=True)
+        }
+        (total,) = self.channel.sum({number: [count] for number, count in counts.items()}, phase="evaluation")
+        validation_size, test_size = len(self.validation[1]), len(self.test[1])
+        return Evaluation(
+            validation=total[0].item() / (len(counts) * validation_size) if validation_size else None,
+            test=total[1].item() / (len(counts) * test_size),
+            client_test=tuple(count[1].item() / test_size for count in counts.values()),
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: CUDA is asked for and not available.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device is 'cuda' but torch sees no CUDA device: use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+def optimization(section: OptimizationConfig) -> Optimization:
+    """The training settings that a configuration section holds."""
+    return Optimization(
+        optimizer=section.optimizer,
+        lr=section.lr,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+        batch_size=section.batch_size,
+    )

@@ -1,0 +1,185 @@
+"""CoDream (arXiv 2402.15968): dream together, label together, then every client learns from the dreams.
+
+A round is: synthesise dreams from all clients' gradients; label them with the mean of all clients' predictions; distil
+the buffer of dreams into every client and, if there is one, into the server's student; train locally.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from codream_secure.client import distil
+from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, losses
+from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
+from codream_secure.federation import Federation, optimization
+from codream_secure.methods.base import Method
+from codream_secure.methods.fedavg import averaged_tensors, write_tensors
+from codream_secure.seeding import seeded
+
+
+class CoDream(Method):
+    """Collaborative dream synthesis and distillation between clients of any architecture."""
+
+    name: ClassVar[str] = "codream"
+    summary: ClassVar[str] = "dreams and soft labels, no data and no weights"
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(federation)
+        dreaming = self.config.dreaming
+        self._buffer = DreamBuffer(self.config.distillation.buffer)
+        self._dreams: torch.Tensor | None = None
+        server = self.config.model.server
+        self._student = federation.new_model(server, "server") if server else None
+        self._schedule = Schedule(
+            steps=dreaming.steps,
+            local_steps=dreaming.local_steps,
+            local_optimizer=dreaming.local_optimizer,
+            local_lr=dreaming.local_lr,
+            optimizer=dreaming.optimizer,
+            lr=dreaming.lr,
+            betas=dreaming.betas,
+        )
+
+    def run_round(self, number: int) -> dict[str, float]:
+        for batch in range(self.config.dreaming.batches):
+            self._extract_knowledge(number, batch)
+        figures = self._acquire_knowledge(number) if number % self.config.distillation.every == 0 else {}
+        clients = self.federation.clients
+        local = []
+        for done, client in enumerate(clients):
+            self.federation.observe("local training", done, len(clients))
+            local.append(
+                self.federation.train_locally(client, epochs=self.config.local.epochs, place="local", number=number)
+            )
+        return {**figures, "local_loss": sum(local) / len(local)}
+
+    def _extract_knowledge(self, number: int, batch: int) -> None:
+        """Synthesise one batch of dreams and put it into the buffer with its labels."""
+        federation, dreaming = self.federation, self.config.dreaming
+        shape = (dreaming.images, federation.source.channels, *federation.source.image_size)
+        start = torch.randn(shape, generator=federation.generator("dreams", number, batch)).to(federation.device)
+        adaptive = dreaming.adaptive if number >= dreaming.adaptive_from_round else "none"
+        student_at_clients = self._broadcast_student() if adaptive == "jsd" else None
+
+        def watch(step: int, dreams: torch.Tensor) -> None:
+            federation.observe("dreaming", step, dreaming.steps)
+            if dreaming.label_midway and step == dreaming.steps // 2:
+                self._store(dreams)
+
+        with ExitStack() as stack:
+            objectives = {
+                client.number: stack.enter_context(
+                    DreamObjective(
+                        client.model,
+                        client.images,
+                        coefficients=Coefficients(
+                            entropy=dreaming.entropy,
+                            features=dreaming.features,
+                            tv=dreaming.tv,
+                            l2=dreaming.l2,
+                            jsd=dreaming.adaptive_weight if adaptive == "jsd" else 0.0,
+                        ),
+                        feature_layers=self.config.model.feature_layers.get(client.architecture),
+                        student=student_at_clients,
+                        autocast=torch.bfloat16 if self.config.run.precision == "bfloat16" else None,
+                    )
+                )
+                for client in federation.clients
+            }
+            if dreaming.collaborative:
+                self._dreams = dream_together(
+                    start,
+                    objectives,
+                    federation.channel,
+                    schedule=self._schedule,
+                    server_gradient=self._student_entropy_gradient() if adaptive == "server_entropy" else None,
+                    after_step=watch,
+                )
+            else:
+                self._dreams = dream_alone(start, objectives, federation.channel, schedule=self._schedule)
+        self._store(self._dreams)
+
+    def _broadcast_student(self) -> nn.Module:
+        """The clients' copy of the student; its way down is counted."""
+        assert self._student is not None  # the configuration refuses adaptive teaching without a student
+        received = self.federation.channel.broadcast(averaged_tensors(self._student), phase="student")
+        at_clients = copy.deepcopy(self._student)
+        write_tensors(at_clients, received)
+        return at_clients
+
+    def _student_entropy_gradient(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """-lambda dH(student)/dx: added by the server, it moves dreams to where the student is unsure."""
+        student, weight = self._student, self.config.dreaming.adaptive_weight
+        assert student is not None  # as above
+
+        def gradient(dreams: torch.Tensor) -> torch.Tensor:
+            with frozen(student):
+                leaf = dreams.detach().requires_grad_()
+                (wanted,) = torch.autograd.grad(losses.entropy(student(leaf)), leaf)
+            return -weight * wanted
+
+        return gradient
+
+    def _store(self, dreams: torch.Tensor) -> None:
+        """Have the clients label the dreams, and keep both, at the server and (the labels' way down) at every client."""
+        channel, clients = self.federation.channel, self.federation.clients
+        (received,) = channel.broadcast([dreams], phase="dreams")
+        as_probabilities = self.config.dreaming.labels == "probabilities"
+        votes = {}
+        for client in clients:
+            logits = client.soft_labels(received)
+            votes[client.number] = [logits.softmax(dim=1) if as_probabilities else logits]
+        (mean,) = channel.mean(votes, phase="soft_labels")
+        # Mean probabilities are kept as their logarithms, so that a stored label is always a vector of logits.
+        labels = mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if as_probabilities else mean
+        (labels,) = channel.broadcast([labels], phase="soft_labels")
+        self._buffer.add(dreams, labels)
+
+    def _acquire_knowledge(self, number: int) -> dict[str, float]:
+        """Distil the buffer into every client and the student."""
+        settings = self.config.distillation
+        learners = [(f"client {client.number}", client.model) for client in self.federation.clients]
+        if self._student is not None:
+            learners.append(("server", self._student))
+        found = []
+        for done, (who, model) in enumerate(learners):
+            self.federation.observe("distilling", done, len(learners))
+            with seeded(self.config.run.seed, "distil", number, who):
+                found.append(
+                    distil(
+                        model,
+                        self._buffer,
+                        epochs=settings.epochs,
+                        temperature=settings.temperature,
+                        optimization=optimization(settings),
+                        generator=self.federation.generator("distil", number, who, "order"),
+                    )
+                )
+        return {"distillation_loss": sum(found) / len(found)}
+
+    def dreams(self) -> torch.Tensor | None:
+        return self._dreams
+
+    def server_model(self) -> nn.Module | None:
+        return self._student
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "buffer": self._buffer.state_dict(),
+            "student": self._student.state_dict() if self._student is not None else None,
+            "dreams": self._dreams,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._buffer.load_state_dict(state["buffer"])
+        self._dreams = state["dreams"]
+        if self._student is not None:
+            self._student.load_state_dict(state["student"])

@@ -1,0 +1,206 @@
+"""One run: warm-up, rounds, evaluation, checkpoints, and the summary of it all.
+
+A run directory holds ``config.toml`` (every value resolved), ``environment.json``, ``metrics.jsonl`` and ``metrics.csv``
+(one row per evaluated round), ``partition.json``, ``dreams/round_NNNN.png``, ``checkpoint.pt`` and, once the run is
+over, ``summary.json``. The checkpoint is the truth: everything else is rewritten from it, so a run killed at any moment
+goes on from the last whole round and ends with the same weights and metrics (seconds apart).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codream_secure import training
+from codream_secure.config import Config
+from codream_secure.data import DataSource
+from codream_secure.errors import CheckpointError, ConfigError
+from codream_secure.federation import Federation, Observer
+from codream_secure.methods import Method, find_method
+from codream_secure.runs import files
+from codream_secure.runs.checkpoint import load_checkpoint, save_checkpoint
+from codream_secure.runs.environment import describe_environment
+from codream_secure.runs.grids import save_dream_grid
+from codream_secure.runs.summary import summarise
+from codream_secure.runs.tensorboard import tensorboard_writer
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run found.
+
+    Attributes:
+        config: what was run.
+        rows: one per evaluated round, round 0 being the state after the warm-up; the columns of ``metrics.csv``.
+        summary: the reported figures; see :func:`codream_secure.runs.summary.summarise`.
+    """
+
+    config: Config
+    rows: list[Row]
+    summary: dict[str, Any]
+
+
+@dataclass
+class _State:
+    """What a run has got to, apart from the method's own state."""
+
+    round: int = -1
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+
+def run(
+    config: Config,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    source: DataSource | None = None,
+    observe: Observer | None = None,
+    on_round: Callable[[Row], None] | None = None,
+) -> RunResult:
+    """Run one method on one configuration.
+
+    Args:
+        config: the run.
+        out: its directory; None keeps everything in memory.
+        resume: go on from ``out``'s checkpoint, if there is one.
+        source: the data set, if it is in memory already.
+        observe: told (phase, done, total) as the work goes on.
+        on_round: told every new row of the metrics.
+
+    Raises:
+        ConfigError: the method cannot run this configuration, or ``out`` already holds a run and ``resume`` is off.
+        CheckpointError: the checkpoint is damaged or of another configuration.
+        NumericalError: training left the finite numbers.
+    """
+    kind = find_method(config.method)
+    obstacle = kind.obstacle(config)
+    if obstacle:
+        raise ConfigError(f"method {config.method!r} cannot run this configuration: it {obstacle}")
+    checkpoint = out / "checkpoint.pt" if out else None
+    if checkpoint and checkpoint.exists() and not resume:
+        raise ConfigError(f"out {str(out)!r} already holds a run: resume it, or choose another directory")
+    with _threads(config.run.threads):
+        federation = Federation.create(config, source=source)
+        if observe:
+            federation.observe = observe
+        return _run(kind(federation), out, checkpoint, on_round or (lambda row: None))
+
+
+def _run(
+    method: Method, out: Path | None, checkpoint: Path | None, on_round: Callable[[Row], None]
+) -> RunResult:
+    federation, config = method.federation, method.config
+    state = _State()
+    resolved = config.to_toml()
+    if checkpoint and checkpoint.exists():
+        _restore(load_checkpoint(checkpoint, config=resolved), method, state)
+    if out:
+        files.write_text(out / "config.toml", resolved)
+        files.write_json(out / "environment.json", describe_environment(federation.device))
+        files.write_json(out / "partition.json", federation.class_table.tolist())
+        _write_metrics(out, state.rows)
+    with ExitStack() as stack:
+        board = stack.enter_context(tensorboard_writer(out, config.run.tensorboard, purge_from=state.round + 1))
+        for number in range(state.round + 1, config.run.rounds + 1):
+            federation.observe("round", number, config.run.rounds)
+            started = time.perf_counter()
+            figures = _advance(method, number)
+            state.seconds += time.perf_counter() - started
+            state.round = number
+            if number % config.run.evaluate_every == 0 or number == config.run.rounds:
+                row = _measure(method, state, figures)
+                state.rows.append(row)
+                on_round(row)
+                board(row)
+            if out and checkpoint:
+                save_checkpoint(checkpoint, _snapshot(method, state, resolved))
+                _write_metrics(out, state.rows)
+                if config.run.dream_grids and method.dreams() is not None and number:
+                    save_dream_grid(out / "dreams" / f"round_{number:04d}.png", method.dreams(), federation.source)
+    summary = summarise(config, state.rows, federation.channel.ledger, weights=fingerprint(method))
+    if out:
+        files.write_json(out / "summary.json", summary)
+    return RunResult(config=config, rows=state.rows, summary=summary)
+
+
+def _advance(method: Method, number: int) -> dict[str, float]:
+    if number:
+        return method.run_round(number)
+    method.warm_up()
+    return {}
+
+
+def _measure(method: Method, state: _State, figures: dict[str, float]) -> Row:
+    """One row of the metrics; bytes and seconds are cumulative, bytes are the mean over clients."""
+    federation = method.federation
+    evaluation = federation.evaluate(method.models())
+    totals = [federation.channel.ledger.client_total(client.number) for client in federation.clients]
+    row: Row = {
+        "round": state.round,
+        "validation_accuracy": evaluation.validation,
+        "test_accuracy": evaluation.test,
+        "client_test_accuracy": list(evaluation.client_test),
+        "bytes_up": sum(up for up, _ in totals) / len(totals),
+        "bytes_down": sum(down for _, down in totals) / len(totals),
+        "seconds": state.seconds,
+        **figures,
+    }
+    server = method.server_model()
+    if server is not None:
+        row["server_test_accuracy"] = training.count_correct(server, *federation.test) / len(federation.test[1])
+    return row
+
+
+def _snapshot(method: Method, state: _State, resolved: str) -> dict[str, Any]:
+    return {
+        "config": resolved,
+        "round": state.round,
+        "seconds": state.seconds,
+        "rows": state.rows,
+        "ledger": method.federation.channel.ledger.state_dict(),
+        "method": method.state_dict(),
+    }
+
+
+def _restore(saved: dict[str, Any], method: Method, state: _State) -> None:
+    state.round, state.seconds, state.rows = saved["round"], saved["seconds"], saved["rows"]
+    method.federation.channel.ledger.load_state_dict(saved["ledger"])
+    try:
+        method.load_state_dict(saved["method"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint does not fit method {method.name!r}: {error}") from None
+
+
+def _write_metrics(out: Path, rows: list[Row]) -> None:
+    files.write_jsonl(out / "metrics.jsonl", rows)
+    files.write_csv(out / "metrics.csv", rows)
+
+
+def fingerprint(method: Method) -> str:
+    """SHA-256 over all clients' final weights and buffers: equal for equal runs on equal software and hardware."""
+    digest = hashlib.sha256()
+    for model in method.models():
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,145 @@
+"""Fitting a model to tensors: local cross-entropy, distillation in log space, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from codream_secure.errors import NumericalError
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How a model is fitted.
+
+    Attributes:
+        optimizer: torch's SGD or Adam; its state starts afresh at every call of :func:`fit`.
+        lr: learning rate.
+        momentum: of SGD.
+        weight_decay: L2 coefficient.
+        batch_size: images per step; the last batch of an epoch may be smaller.
+    """
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch_size: int = 256
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """A fresh optimiser over all parameters of the model."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+
+def fit(
+    model: nn.Module,
+    tensors: Sequence[torch.Tensor],
+    loss: Callable[..., torch.Tensor],
+    *,
+    epochs: int,
+    optimization: Optimization,
+    generator: torch.Generator,
+) -> float:
+    """Fit a model, in train mode, by minimising ``loss(model, *batch)`` over shuffled batches.
+
+    A batch of a single image runs with the batch norms' stored statistics, because one image may leave them a single
+    value per channel, which has no variance.
+
+    Args:
+        model: trained in place.
+        tensors: equally long along their first axis; batches are cut from all of them alike.
+        loss: scalar of a model and a batch.
+        epochs: passes over the tensors; 0 does nothing.
+        optimization: the optimiser and its batch size.
+        generator: CPU generator that shuffles.
+
+    Returns:
+        Mean loss over the last epoch's images; NaN where there was nothing to do.
+
+    Raises:
+        NumericalError: the loss is not finite.
+    """
+    count = len(tensors[0])
+    mean_loss = float("nan")
+    if not count:
+        return mean_loss
+    optimizer = optimization.build(model)
+    model.train()
+    for epoch in range(epochs):
+        order = torch.randperm(count, generator=generator).to(tensors[0].device)
+        total = torch.zeros((), device=tensors[0].device)
+        for indices in order.split(optimization.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            with _stored_statistics(model, only_if=len(indices) == 1):
+                value = loss(model, *(tensor[indices] for tensor in tensors))
+            value.backward()
+            optimizer.step()
+            total += value.detach() * len(indices)
+        mean_loss = total.item() / count
+        if not torch.isfinite(total):
+            raise NumericalError(
+                f"training loss is {mean_loss} in epoch {epoch + 1}: lower the learning rate (lr = {optimization.lr})"
+            )
+    return mean_loss
+
+
+@contextmanager
+def _stored_statistics(model: nn.Module, *, only_if: bool) -> Iterator[None]:
+    """Batch norms that keep statistics in eval mode inside the block."""
+    layers = [m for m in model.modules() if isinstance(m, _BATCH_NORMS) and m.running_mean is not None] if only_if else []
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+def cross_entropy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy, in nats."""
+    return F.cross_entropy(model(images), labels)
+
+
+def distillation_loss(logits: torch.Tensor, target: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """T^2 KL(softmax(target / T) || softmax(logits / T)), mean over the batch (Hinton et al. 2015; CoDream, section 3).
+
+    Both distributions stay in log space and the target is constant, so a probability that underflows costs nothing:
+    neither the value nor the gradient can become NaN for finite logits.
+
+    Args:
+        logits: (n, C) of the model that learns.
+        target: (n, C) soft labels as logits.
+        temperature: T > 0.
+    """
+    log_q = F.log_softmax(logits / temperature, dim=1)
+    log_p = F.log_softmax(target.detach() / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
+    """Logits (N, C) in eval mode; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        return torch.cat([model(batch) for batch in images.split(batch_size)])
+    finally:
+        model.train(was_training)
+
+
+def count_correct(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int:
+    """How many of the images the model classifies correctly, in eval mode."""
+    return int((predict(model, images).argmax(dim=1) == labels).sum())

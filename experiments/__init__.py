@@ -1,0 +1,1 @@
+"""Configurations, the scripts that reproduce every table, and their committed results."""
