@@ -133,7 +133,9 @@ class RunConfig(_Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass while dreaming")
     evaluate_every: int = Field(1, ge=1)
     select: Literal["final", "validation"] = Field("final", description="the round whose test accuracy is reported")
-    target_accuracy: float | None = Field(None, gt=0, le=1, description="report bytes and seconds to this validation one")
+    target_accuracy: float | None = Field(
+        None, gt=0, le=1, description="report bytes and seconds to this validation one"
+    )
     dream_grids: bool = True
     tensorboard: bool = False
 

@@ -38,9 +38,7 @@ class Optimization:
         """A fresh optimiser over all parameters of the model."""
         if self.optimizer == "adam":
             return torch.optim.Adam(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(
-            model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 def fit(
@@ -98,7 +96,9 @@ def fit(
 @contextmanager
 def _stored_statistics(model: nn.Module, *, only_if: bool) -> Iterator[None]:
     """Batch norms that keep statistics in eval mode inside the block."""
-    layers = [m for m in model.modules() if isinstance(m, _BATCH_NORMS) and m.running_mean is not None] if only_if else []
+    layers = (
+        [m for m in model.modules() if isinstance(m, _BATCH_NORMS) and m.running_mean is not None] if only_if else []
+    )
     for layer in layers:
         layer.eval()
     try:

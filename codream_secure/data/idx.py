@@ -32,7 +32,7 @@ def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path} ({error}); fetch or download it again") from error
+        raise DataError(f"cannot read {path} ({error}); remove it and fetch it again") from error
     start = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
     if len(content) < start or content[:4] != magic:
@@ -44,6 +44,6 @@ def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
     if len(content) - start != math.prod(shape):
         raise DataError(
             f"{path} announces shape {shape}, {math.prod(shape)} bytes, but holds {len(content) - start}; "
-            "fetch or download it again"
+            "remove it and fetch it again"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()

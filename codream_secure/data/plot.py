@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from codream_secure.errors import DataError
@@ -39,21 +40,26 @@ def plot_partition(table: torch.Tensor, *, class_names: Sequence[str] | None = N
 
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PolyCollection
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     row_height = 0.3 if clients <= 30 else 0.16
-    figure = Figure(figsize=(8.0, max(2.5, 1.0 + row_height * clients)), layout="constrained")
-    axes = figure.add_subplot()
     legend = classes <= _LEGEND_LIMIT
+    height = max(2.5, 1.0 + row_height * clients, 0.7 + 0.18 * classes if legend else 0.0)  # inches
+    figure = Figure(figsize=(8.0, height), layout="constrained")
+    axes = figure.add_subplot()
     palette = colormaps["tab10" if classes <= 10 else "tab20" if legend else "turbo"]
     rows = range(clients)
     counts = table.cpu().numpy()
-    left = counts.cumsum(axis=1) - counts
+    edges = np.concatenate([np.zeros((clients, 1)), counts.cumsum(axis=1)], axis=1)
     for label in range(classes):
+        # One collection per class draws 100 x 100 bars in a fraction of the time that separate ones would take.
+        bars = [_bar(row, edges[row, label], edges[row, label + 1]) for row in rows if counts[row, label]]
         colour = palette(label) if legend else palette(label / (classes - 1))
-        axes.barh(rows, counts[:, label], left=left[:, label], height=0.8, color=colour, label=names[label])
+        axes.add_collection(PolyCollection(bars, facecolor=colour, edgecolor="none", label=names[label]))
+    axes.set_xlim(0, max(1.0, 1.02 * edges.max()))
     axes.set_yticks(rows, [str(row) for row in rows], fontsize=9 if clients <= 30 else 6)
     axes.set_ylim(clients - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -65,3 +71,7 @@ def plot_partition(table: torch.Tensor, *, class_names: Sequence[str] | None = N
     else:
         figure.colorbar(ScalarMappable(Normalize(0, classes - 1), palette), ax=axes, label="class")
     return figure
+
+
+def _bar(row: int, start: float, end: float) -> list[tuple[float, float]]:
+    return [(start, row - 0.4), (end, row - 0.4), (end, row + 0.4), (start, row + 0.4)]

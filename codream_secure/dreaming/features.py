@@ -70,7 +70,9 @@ class FeatureTap:
         names = default_feature_layers(model) if layers is None else list(layers)
         for name in names:
             if name not in modules:
-                raise ModelError(f"feature layer {name!r} is not in the model; it has {', '.join(filter(None, modules))}")
+                raise ModelError(
+                    f"feature layer {name!r} is not in the model; it has {', '.join(filter(None, modules))}"
+                )
         self.model = model
         self.layers = [modules[name] for name in names]
         self._found: dict[int, Moments] = {}
@@ -115,10 +117,10 @@ class FeatureTap:
             batch_size: how many of them are run at once.
         """
         if all(has_running_moments(layer) for layer in self.layers):
-            return [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self.layers]  # type: ignore[operator,union-attr]
+            return [(layer.running_mean.clone(), layer.running_var.clone()) for layer in self.layers]
         measured = self._measure(images, batch_size)
         return [
-            (layer.running_mean.clone(), layer.running_var.clone()) if has_running_moments(layer) else pair  # type: ignore[operator,union-attr]
+            (layer.running_mean.clone(), layer.running_var.clone()) if has_running_moments(layer) else pair
             for layer, pair in zip(self.layers, measured, strict=True)
         ]
 

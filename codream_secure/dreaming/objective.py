@@ -111,8 +111,11 @@ class DreamObjective:
         weights = self.coefficients
         terms: dict[str, torch.Tensor] = {}
         with torch.autocast(dreams.device.type, dtype=self._autocast, enabled=self._autocast is not None):
-            logits = self.model(dreams).float()
-            student_logits = self.student(dreams).float() if self.student is not None else None
+            logits = self.model(dreams)
+            student_logits = self.student(dreams) if self.student is not None else None
+        if self._autocast is not None:
+            logits = logits.float()
+            student_logits = student_logits.float() if student_logits is not None else None
         if weights.entropy:
             terms["entropy"] = weights.entropy * losses.entropy(logits)
         if self._tap is not None:

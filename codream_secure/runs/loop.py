@@ -96,9 +96,7 @@ def run(
         return _run(kind(federation), out, checkpoint, on_round or (lambda row: None))
 
 
-def _run(
-    method: Method, out: Path | None, checkpoint: Path | None, on_round: Callable[[Row], None]
-) -> RunResult:
+def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Callable[[Row], None]) -> RunResult:
     federation, config = method.federation, method.config
     state = _State()
     resolved = config.to_toml()
@@ -125,8 +123,9 @@ def _run(
             if out and checkpoint:
                 save_checkpoint(checkpoint, _snapshot(method, state, resolved))
                 _write_metrics(out, state.rows)
-                if config.run.dream_grids and method.dreams() is not None and number:
-                    save_dream_grid(out / "dreams" / f"round_{number:04d}.png", method.dreams(), federation.source)
+                dreams = method.dreams()
+                if config.run.dream_grids and dreams is not None:
+                    save_dream_grid(out / "dreams" / f"round_{number:04d}.png", dreams, federation.source)
     summary = summarise(config, state.rows, federation.channel.ledger, weights=fingerprint(method))
     if out:
         files.write_json(out / "summary.json", summary)

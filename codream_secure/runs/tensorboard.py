@@ -11,7 +11,9 @@ from codream_secure.errors import ConfigError
 
 
 @contextmanager
-def tensorboard_writer(out: Path | None, wanted: bool, *, purge_from: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+def tensorboard_writer(
+    out: Path | None, wanted: bool, *, purge_from: int
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that logs a row's numbers under its round; it does nothing unless wanted and there is a directory.
 
     Args:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import shutil
 import struct
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -76,16 +79,26 @@ def test_download_is_not_tried_when_the_files_are_there(tmp_path: Path, monkeypa
     assert len(load_source("mnist", root=tmp_path, download=True).train) == 10
 
 
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a line on standard error for each."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 def test_download_goes_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror, root = tmp_path / "mirror", tmp_path / "root"
     arrays = write(mirror, gzipped=True)
-    served = mirror / "MNIST" / "raw"
+    handler = partial(QuietHandler, directory=str(mirror / "MNIST" / "raw"))
     dataset_class = import_torchvision().datasets.MNIST
-    monkeypatch.setattr(dataset_class, "mirrors", [f"{served.as_uri()}/"])
-    with pytest.raises(DataError, match="mnist: torchvision cannot download"):  # MD5 sums are not the official ones
-        load_source("mnist", root=root, download=True)
-    monkeypatch.setattr(dataset_class, "resources", [(f"{stem}.gz", None) for stem in arrays])
-    made = load_source("mnist", root=root, download=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(dataset_class, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        with pytest.raises(DataError, match="mnist: torchvision cannot download"):  # MD5 sums are not the official ones
+            load_source("mnist", root=root, download=True)
+        monkeypatch.setattr(dataset_class, "resources", [(f"{stem}.gz", None) for stem in arrays])
+        made = load_source("mnist", root=root, download=True)
+        server.shutdown()
     assert np.array_equal(made.train.images[:, 0].numpy(), arrays["train-images-idx3-ubyte"])
 
 
