@@ -158,7 +158,7 @@ class Config(_Section):
         names = len(self.model.clients)
         if names not in (1, self.data.clients):
             raise ValueError(
-                f"model.clients names {names} architectures for {self.data.clients} clients: name one, or one per client"
+                f"model.clients names {names} architectures for {self.data.clients} clients: name one, or one each"
             )
         if self.dreaming.adaptive != "none" and self.model.server is None:
             raise ValueError(

@@ -32,10 +32,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     seeds = len(comparison["seeds"])
     selected = {"final": "final round", "validation": "round chosen on validation data"}[comparison["selected_by"]]
     target = comparison["target"]
-    table = Table(
-        title=f"Test accuracy in %, mean over clients, {selected}; mean ± std over {seeds} seed{'s' if seeds > 1 else ''}",
-        title_justify="left",
-    )
+    over = "1 seed" if seeds == 1 else f"{seeds} seeds, mean ± std"
+    table = Table(title=f"Test accuracy in %, mean over clients, {selected}; {over}", title_justify="left")
     for heading in ("method", "test accuracy", "gap closed", "up / client", "down / client", "seconds"):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     if target is not None:

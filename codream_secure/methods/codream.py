@@ -127,7 +127,7 @@ class CoDream(Method):
         return gradient
 
     def _store(self, dreams: torch.Tensor) -> None:
-        """Have the clients label the dreams, and keep both, at the server and (the labels' way down) at every client."""
+        """Have the clients label the dreams, and keep both at the server and at every client."""
         channel, clients = self.federation.channel, self.federation.clients
         (received,) = channel.broadcast([dreams], phase="dreams")
         as_probabilities = self.config.dreaming.labels == "probabilities"

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -22,7 +23,7 @@ METHOD_COLOURS = {"isolated": "#7a7f87", "codream": "#0072b2", "fedavg": "#d55e0
 _OTHER_COLOURS = ("#cc79a7", "#b8860b", "#56b4e9", "#7b3294")
 
 # Text stays text and takes the fonts of whoever reads; a fixed salt gives equal files for equal runs.
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "codream-secure",
     "font.family": "sans-serif",

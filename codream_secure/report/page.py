@@ -19,6 +19,10 @@ _SELECTED = {
     "final": "Test accuracy is that of the final round.",
     "validation": "Test accuracy is that of the round with the best validation accuracy, the earliest of equals.",
 }
+_MEANING = (
+    "Accuracy is the mean over clients. Bytes are of the mean client and from the start of the run; seconds are of "
+    "computation, all clients in turn."
+)
 
 
 def run_page(run: RunRecord) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def run_page(run: RunRecord) -> dict[str, Any]:
         "notices": _unfinished(run),
         "shares": shares(name),
         "figures": _headline(run, figures) if figures else [],
-        "notes": [_selection(config)] if run.summary else [],
+        "notes": ([_selection(config)] if run.summary else []) + ([_MEANING] if figures else []),
         "curves": curves.follow_run(run),
         "partition": _partition(run, "Images of each class that each client holds."),
         "phases": _phases({name: [run]}),
@@ -87,8 +91,8 @@ def _setup(config: Config) -> list[tuple[str, str]]:
     data = config.data
     schemes = {
         "iid": "independent and identical",
-        "dirichlet": f"Dirichlet, α = {data.alpha}",
-        "label_dirichlet": f"Dirichlet over labels, α = {data.alpha}",
+        "dirichlet": f"Dirichlet, alpha = {data.alpha}",
+        "label_dirichlet": f"Dirichlet over labels, alpha = {data.alpha}",
         "classes": f"{data.classes_per_client} classes per client",
     }
     images = "all images divided" if data.samples_per_client == "all" else f"with {data.samples_per_client} images each"
@@ -99,7 +103,7 @@ def _setup(config: Config) -> list[tuple[str, str]]:
         ("Validation", f"{data.validation_samples or 'no'} images held out"),
         ("Architectures", fmt.listing(config.model.clients) + (" for all" if len(config.model.clients) == 1 else "")),
         ("Rounds", f"{config.run.rounds}, after {fmt.plural(config.local.warmup_epochs, 'epoch')} of warm-up"),
-        ("Sums protected by", config.protocol.protection),
+        ("Protection of sums", config.protocol.protection),
     ]
     if config.model.server:
         facts.append(("Server's student", config.model.server))
@@ -185,15 +189,13 @@ def _comparison_notes(comparison: Comparison) -> list[str]:
             f"Figures are means over {len(comparison.seeds)} seeds ± the sample standard deviation; a seed decides "
             "the partition, the initial weights and every other random choice."
         )
-    notes.append(
-        "Accuracy is the mean over clients. Gap closed is the share of the way from isolated to centralised test "
-        "accuracy. Bytes are per client and for the whole run; seconds are of computation, all clients in turn."
-    )
+    notes.append(_MEANING)
+    notes.append("Gap closed is the share of the way from isolated to centralised test accuracy.")
     if comparison.target is not None:
         origin = (
             "as configured"
             if comparison.config.run.target_accuracy
-            else f"{GAP_TARGET:.0%} of the way from isolated to centralised"
+            else f"{fmt.percent(GAP_TARGET, decimals=0)} % of the way from isolated to centralised"
         )
         notes.append(
             f"The target, {fmt.percent(comparison.target)} % validation accuracy, is {origin}. Its bytes (up and down) "

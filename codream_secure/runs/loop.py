@@ -1,9 +1,9 @@
 """One run: warm-up, rounds, evaluation, checkpoints, and the summary of it all.
 
-A run directory holds ``config.toml`` (every value resolved), ``environment.json``, ``metrics.jsonl`` and ``metrics.csv``
-(one row per evaluated round), ``partition.json``, ``dreams/round_NNNN.png``, ``checkpoint.pt`` and, once the run is
-over, ``summary.json``. The checkpoint is the truth: everything else is rewritten from it, so a run killed at any moment
-goes on from the last whole round and ends with the same weights and metrics (seconds apart).
+A run directory holds ``config.toml`` (every value resolved), ``environment.json``, ``metrics.jsonl`` and
+``metrics.csv`` (one row per evaluated round), ``partition.json``, ``dreams/round_NNNN.png``, ``checkpoint.pt`` and,
+once the run is over, ``summary.json``. The checkpoint is the truth: everything else is rewritten from it, so a run
+killed at any moment goes on from the last whole round and ends with the same weights and metrics (seconds apart).
 """
 
 from __future__ import annotations
