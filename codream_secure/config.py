@@ -69,6 +69,7 @@ class OptimizationConfig(_Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     batch_size: int = Field(64, ge=1)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: to 0 within each call")
 
 
 class LocalConfig(OptimizationConfig):
@@ -76,6 +77,7 @@ class LocalConfig(OptimizationConfig):
 
     warmup_epochs: int = Field(20, ge=0)
     epochs: int = Field(5, ge=0, description="per round, after the warm-up")
+    recalibrate: bool = Field(True, description="end with the batch norms' statistics of the client's own images")
 
 
 class DreamingConfig(_Section):
@@ -109,6 +111,7 @@ class DistillationConfig(OptimizationConfig):
     every: int = Field(1, ge=1, description="distil in each such round")
     temperature: float = Field(20.0, gt=0)
     buffer: int = Field(2560, ge=1, description="dreams kept, oldest dropped first")
+    relabel: bool = Field(False, description="label the whole buffer anew each round, by the clients as they are now")
 
 
 class FedAvgConfig(_Section):

@@ -124,11 +124,14 @@ class Federation:
     def train_locally(self, client: Client, *, epochs: int, place: str, number: int) -> float:
         """Local training as configured, with this place's own randomness (order of images, dropout)."""
         with seeded(self.config.run.seed, place, number, client.number):
-            return client.train(
+            loss = client.train(
                 epochs=epochs,
                 optimization=optimization(self.config.local),
                 generator=self.generator(place, number, client.number, "order"),
             )
+        if self.config.local.recalibrate:
+            training.recalibrate(client.model, client.images)
+        return loss
 
     def evaluate(self, models: list[nn.Module]) -> Evaluation:
         """Test each client's model; the means come from counts that are summed over the channel."""
@@ -169,4 +172,5 @@ def optimization(section: OptimizationConfig) -> Optimization:
         momentum=section.momentum,
         weight_decay=section.weight_decay,
         batch_size=section.batch_size,
+        schedule=section.schedule,
     )

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import update_bn
 
 from codream_secure.errors import NumericalError
 
@@ -26,6 +28,7 @@ class Optimization:
         momentum: of SGD.
         weight_decay: L2 coefficient.
         batch_size: images per step; the last batch of an epoch may be smaller.
+        schedule: the learning rate stays, or falls to 0 along a half cosine over one call of :func:`fit`.
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -33,6 +36,7 @@ class Optimization:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     batch_size: int = 256
+    schedule: Literal["constant", "cosine"] = "constant"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """A fresh optimiser over all parameters of the model."""
@@ -74,6 +78,8 @@ def fit(
     if not count:
         return mean_loss
     optimizer = optimization.build(model)
+    steps = epochs * -(-count // optimization.batch_size)
+    scheduler = CosineAnnealingLR(optimizer, steps) if optimization.schedule == "cosine" else None
     model.train()
     for epoch in range(epochs):
         order = torch.randperm(count, generator=generator).to(tensors[0].device)
@@ -84,6 +90,8 @@ def fit(
                 value = loss(model, *(tensor[indices] for tensor in tensors))
             value.backward()
             optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
             total += value.detach() * len(indices)
         mean_loss = total.item() / count
         if not torch.isfinite(total):
@@ -106,6 +114,22 @@ def _stored_statistics(model: nn.Module, *, only_if: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.train()
+
+
+def recalibrate(model: nn.Module, images: torch.Tensor, *, batch_size: int = 512) -> None:
+    """Set the batch norms' running statistics to those of the images, under the current weights.
+
+    Running averages lag behind: after a distillation on dreams they are still half the dreams' own. A single image has
+    no statistics to offer and changes nothing.
+
+    Args:
+        model: changed in place; its modes are restored.
+        images: (N, C, H, W) float32.
+        batch_size: statistics are averaged over batches of this size.
+    """
+    if len(images) > 1:
+        # The last batch may hold a single image; tensor_split makes nearly equal ones.
+        update_bn(images.tensor_split(-(-len(images) // batch_size)), model)
 
 
 def cross_entropy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -204,3 +204,33 @@ def data_check(
         _print_json(found)
         return
     Console().print(plain_table((source, ""), [(key, str(value)) for key, value in found.items()]))
+
+
+@bench_app.command("dreaming")
+def bench_dreaming(
+    models: Annotated[str, typer.Option("--models", help="Comma-separated names.")] = "lenet5,small_cnn,resnet18",
+    images: Annotated[int, typer.Option("--images", min=1, help="Dreams per step.")] = 256,
+    shape: Annotated[str, typer.Option("--shape", help="Channels, height and width of a dream.")] = "3x32x32",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed steps of each variant, at least.")] = 3,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: torch's, one a core.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Time one dream step against the published formulation, and compare gradients and dreams."""
+    from codream_secure.bench import dreaming
+    from codream_secure.bench.hardware import find_device
+    from codream_secure.bench.table import dreaming_tables
+
+    found = dreaming.bench_dreaming(
+        [name.strip() for name in models.split(",")],
+        images=images,
+        shape=dreaming.image_shape(shape),
+        turns=repeats,
+        thread_count=threads,
+        device=find_device(device),
+        observe=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    Console().print(dreaming_tables(found))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from codream_secure.dreaming.losses import Moments
 from codream_secure.errors import ModelError
@@ -41,17 +43,38 @@ def default_feature_layers(model: nn.Module) -> list[str]:
 
 
 def moments(features: torch.Tensor) -> Moments:
-    """Mean and biased variance per channel, over the batch and all positions.
+    """Mean and biased variance per channel, over the batch and all positions; differentiable once.
 
     Args:
         features: (n, channels) or (n, channels, ...) float.
 
     Returns:
-        Two float tensors of shape (channels,).
+        Two tensors of shape (channels,), of the features' dtype, except that those of reduced precision are
+        accumulated and returned in float32.
     """
-    axes = [axis for axis in range(features.dim()) if axis != 1]
-    variance, mean = torch.var_mean(features, dim=axes, correction=0)
-    return mean, variance
+    return _Moments.apply(features)
+
+
+class _Moments(torch.autograd.Function):
+    """Batch norm's own kernels: ``torch.var_mean`` is 4 to 16 times slower on a CPU and would round to bfloat16."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, features: torch.Tensor) -> Moments:
+        # The kernel returns the precision of the running statistics that it is given to update; these are scratch.
+        precision = torch.promote_types(features.dtype, torch.float32)
+        scratch = torch.zeros(2, features.shape[1], dtype=precision, device=features.device)
+        mean, variance = torch.batch_norm_update_stats(features, scratch[0], scratch[1], 0.0)
+        ctx.save_for_backward(features, mean)
+        return mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, mean_gradient: torch.Tensor, variance_gradient: torch.Tensor) -> torch.Tensor:
+        """(mean_gradient + 2 (x - mean) variance_gradient) / count: an affine map, so one pass of an eval-mode norm."""
+        features, mean = ctx.saved_tensors
+        count = features.numel() // features.shape[1]
+        scale, shift = variance_gradient * (2 / count), mean_gradient / count
+        return torch.native_batch_norm(features, scale, shift, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
 
 
 class FeatureTap:

@@ -45,6 +45,16 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(flag)
 
 
+def _prefers_channels_last(model: nn.Module) -> bool:
+    """Whether the model runs faster, as a rule, on channels-last images; the weights may stay as they are.
+
+    Convolutions do, most of all in bfloat16; group norms and models without convolutions are slower.
+    """
+    modules = list(model.modules())
+    convolves = any(isinstance(module, nn.Conv2d) for module in modules)
+    return convolves and not any(isinstance(module, nn.GroupNorm) for module in modules)
+
+
 class DreamObjective:
     """The dreaming loss of one model. Use it as a context manager; it can be evaluated while it is open.
 
@@ -56,8 +66,8 @@ class DreamObjective:
         feature_layers: names of the layers to match, by default
             :func:`~codream_secure.dreaming.features.default_feature_layers`.
         student: the server's model, for the JSD form of adaptive teaching.
-        autocast: dtype for the forward pass, such as ``torch.bfloat16``; None computes in float32. Moments and losses are
-            float32 in either case.
+        autocast: dtype of the forward pass, such as ``torch.bfloat16``; None computes in float32. Moments and losses
+            are float32 in either case.
 
     Raises:
         ValueError: the JSD term is on and there is no student.
@@ -83,6 +93,7 @@ class DreamObjective:
         self._autocast = autocast
         self._tap = FeatureTap(model, feature_layers) if self.coefficients.features else None
         self._targets: list[losses.Moments] = []
+        self._channels_last = {each for each in (model, student) if each is not None and _prefers_channels_last(each)}
         self._open = ExitStack()
 
     def __enter__(self) -> DreamObjective:
@@ -111,8 +122,8 @@ class DreamObjective:
         weights = self.coefficients
         terms: dict[str, torch.Tensor] = {}
         with torch.autocast(dreams.device.type, dtype=self._autocast, enabled=self._autocast is not None):
-            logits = self.model(dreams)
-            student_logits = self.student(dreams) if self.student is not None else None
+            logits = self._run(self.model, dreams)
+            student_logits = self._run(self.student, dreams) if self.student is not None else None
         if self._autocast is not None:
             logits = logits.float()
             student_logits = student_logits.float() if student_logits is not None else None
@@ -128,6 +139,15 @@ class DreamObjective:
             terms["jsd"] = -weights.jsd * losses.jensen_shannon(logits, student_logits)
         return terms
 
+    def _run(self, model: nn.Module, dreams: torch.Tensor) -> torch.Tensor:
+        """The model's logits, in the faster memory layout unless the model cannot take it (``view`` does not)."""
+        if model in self._channels_last:
+            try:
+                return model(dreams.clone(memory_format=torch.channels_last))
+            except RuntimeError:
+                self._channels_last.discard(model)
+        return model(dreams)
+
     def gradient(self, dreams: torch.Tensor) -> torch.Tensor:
         """d l_k / d dreams, detached, of the dreams' shape. All coefficients zero give a zero gradient."""
         leaf = dreams.detach().requires_grad_()
@@ -135,4 +155,4 @@ class DreamObjective:
         if not terms:
             return torch.zeros_like(dreams)
         (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaf)
-        return gradient
+        return gradient.contiguous()

@@ -128,22 +128,28 @@ class CoDream(Method):
 
     def _store(self, dreams: torch.Tensor) -> None:
         """Have the clients label the dreams, and keep both at the server and at every client."""
-        channel, clients = self.federation.channel, self.federation.clients
-        (received,) = channel.broadcast([dreams], phase="dreams")
+        (received,) = self.federation.channel.broadcast([dreams], phase="dreams")
+        self._buffer.add(dreams, self._label(received))
+
+    def _label(self, dreams: torch.Tensor) -> torch.Tensor:
+        """The clients' mean soft labels, as logits, of dreams that every client holds."""
+        channel = self.federation.channel
         as_probabilities = self.config.dreaming.labels == "probabilities"
         votes = {}
-        for client in clients:
-            logits = client.soft_labels(received)
+        for client in self.federation.clients:
+            logits = client.soft_labels(dreams)
             votes[client.number] = [logits.softmax(dim=1) if as_probabilities else logits]
         (mean,) = channel.mean(votes, phase="soft_labels")
         # Mean probabilities are kept as their logarithms, so that a stored label is always a vector of logits.
         labels = mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if as_probabilities else mean
-        (labels,) = channel.broadcast([labels], phase="soft_labels")
-        self._buffer.add(dreams, labels)
+        (received,) = channel.broadcast([labels], phase="soft_labels")
+        return received
 
     def _acquire_knowledge(self, number: int) -> dict[str, float]:
         """Distil the buffer into every client and the student."""
         settings = self.config.distillation
+        if settings.relabel:
+            self._buffer.labels = self._label(self._buffer.images)
         learners = [(f"client {client.number}", client.model) for client in self.federation.clients]
         if self._student is not None:
             learners.append(("server", self._student))

@@ -105,7 +105,7 @@ def _entry(runs: list[RunResult], target: float | None, results: dict[str, list[
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """``mean``, sample standard deviation ``std`` (null for fewer than two values) and all ``values``; nulls are left out."""
+    """``mean``, sample deviation ``std`` (null for fewer than two) and all ``values``, of which nulls do not count."""
     known = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(known) if known else None,

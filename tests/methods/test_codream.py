@@ -86,7 +86,7 @@ def test_probability_labels_are_logarithms_of_mean_probabilities() -> None:
 
 @pytest.mark.parametrize("midway", [False, True])
 def test_labelling_midway_does_not_disturb_the_optimiser(midway: bool) -> None:
-    """In the published code Adam started afresh after the labelling at R/2, and the first half's entry changed later."""
+    """In the published code Adam started afresh after the labelling at R/2, and that entry's images changed later."""
     plain, labelled = warmed_up(), warmed_up("dreaming.label_midway=true")
     seen: list[torch.Tensor] = []
     store = labelled._store

@@ -109,7 +109,7 @@ def test_a_process_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -
     dice, kills = random.Random(0), 0
     for _ in range(60):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        checkpoint = tmp_path / "part" / "checkpoint.pt"
+        checkpoint = part / "checkpoint.pt"
         deadline = time.monotonic() + 60
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         while process.poll() is None and time.monotonic() < deadline:
@@ -125,10 +125,10 @@ def test_a_process_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -
     assert process.returncode == 0
     assert kills >= 3
     assert (
-        json.loads((tmp_path / "part" / "summary.json").read_text())["weights_sha256"]
+        json.loads((part / "summary.json").read_text())["weights_sha256"]
         == (whole.summary["weights_sha256"])
     )
-    assert without_seconds(tmp_path / "part" / "metrics.jsonl") == without_seconds(tmp_path / "whole" / "metrics.jsonl")
+    assert without_seconds(part / "metrics.jsonl") == without_seconds(tmp_path / "whole" / "metrics.jsonl")
 
 
 def test_a_finished_run_is_not_overwritten_without_being_asked(tmp_path: Path) -> None:

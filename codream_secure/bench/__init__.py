@@ -1,0 +1,1 @@
+"""Measurements of speed, each against the published method's own formulation on the same machine."""
