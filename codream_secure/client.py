@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -54,12 +56,44 @@ def distil(
     temperature: float,
     optimization: Optimization,
     generator: torch.Generator,
+    rehearsal: Rehearsal | None = None,
 ) -> float:
-    """Teach a model the buffer's soft labels; returns the last epoch's mean loss."""
+    """Teach a model the buffer's soft labels; returns the last epoch's mean loss.
+
+    Args:
+        model: trained in place.
+        buffer: dreams and their labels.
+        epochs: passes over the buffer.
+        temperature: T of :func:`~codream_secure.training.distillation_loss`.
+        optimization: the optimiser and its batch size.
+        generator: CPU generator that shuffles and draws the rehearsal's batches.
+        rehearsal: a client's own images, so that it does not forget them while it learns from dreams.
+    """
 
     def loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return training.distillation_loss(model(images), labels, temperature=temperature)
+        value = training.distillation_loss(model(images), labels, temperature=temperature)
+        return value if rehearsal is None else value + rehearsal.loss(model, generator)
 
     return training.fit(
         model, (buffer.images, buffer.labels), loss, epochs=epochs, optimization=optimization, generator=generator
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """Cross-entropy on a random batch of a client's own images, added to every distillation step.
+
+    The published method distils first and trains locally afterwards, each time undoing some of the other; rehearsal
+    lets a model agree with the dreams' labels and its own at once, and reaches the same accuracy in fewer epochs.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    batch_size: int
+    weight: float
+
+    def loss(self, model: nn.Module, generator: torch.Generator) -> torch.Tensor:
+        """The weighted loss of one batch, drawn without replacement."""
+        rows = torch.randperm(len(self.images), generator=generator)[: self.batch_size].to(self.images.device)
+        with training.stored_statistics(model, only_if=len(rows) == 1):
+            return self.weight * training.cross_entropy(model, self.images[rows], self.labels[rows])

@@ -68,7 +68,8 @@ class OptimizationConfig(_Section):
     lr: float = Field(0.05, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(25, ge=1)
+    max_grad_norm: Annotated[float, Field(gt=0)] | Literal["off"] = 5.0
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: to 0 within each call")
 
 
@@ -76,7 +77,7 @@ class LocalConfig(OptimizationConfig):
     """Supervised training on a client's own images; the same for every method."""
 
     warmup_epochs: int = Field(20, ge=0)
-    epochs: int = Field(5, ge=0, description="per round, after the warm-up")
+    epochs: int = Field(10, ge=0, description="per round, after the warm-up")
     recalibrate: bool = Field(True, description="end with the batch norms' statistics of the client's own images")
 
 
@@ -85,15 +86,16 @@ class DreamingConfig(_Section):
 
     images: int = Field(256, ge=1, description="dreams per batch")
     batches: int = Field(1, ge=1, description="dream batches per round")
-    steps: int = Field(10, ge=0, description="R, global steps; 0 labels random dreams")
+    steps: int = Field(30, ge=0, description="R, global steps; 0 labels random dreams")
     local_steps: int = Field(1, ge=1, description="M, local steps per global step; above 1 pseudo-gradients are sent")
     local_optimizer: Literal["adam", "sgd"] = "adam"
     local_lr: float = Field(0.05, gt=0)
     optimizer: Literal["adam", "fedavg", "fedadam"] = "adam"
-    lr: float = Field(0.05, gt=0)
+    lr: float = Field(0.2, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     entropy: float = Field(1.0, ge=0)
     features: float = Field(10.0, ge=0)
+    moments: Literal["channel", "position"] = Field("position", description="what feature matching compares")
     tv: float = Field(2.5e-5, ge=0)
     l2: float = Field(3e-8, ge=0)
     adaptive: Literal["none", "jsd", "server_entropy"] = "none"
@@ -107,11 +109,15 @@ class DreamingConfig(_Section):
 class DistillationConfig(OptimizationConfig):
     """Knowledge acquisition."""
 
-    epochs: int = Field(20, ge=0)
+    batch_size: int = Field(256, ge=1)
+    epochs: int = Field(12, ge=0)
     every: int = Field(1, ge=1, description="distil in each such round")
-    temperature: float = Field(20.0, gt=0)
+    temperature: float = Field(2.0, gt=0)
     buffer: int = Field(2560, ge=1, description="dreams kept, oldest dropped first")
-    relabel: bool = Field(False, description="label the whole buffer anew each round, by the clients as they are now")
+    rehearsal: float = Field(
+        1.0, ge=0, description="weight of the client's own images in each distillation step; 0 as published"
+    )
+    relabel: bool = Field(True, description="label the whole buffer anew each round, by the clients as they are now")
 
 
 class FedAvgConfig(_Section):
@@ -129,7 +135,7 @@ class ProtocolConfig(_Section):
 class RunConfig(_Section):
     """Length, hardware and outputs of a run."""
 
-    rounds: int = Field(10, ge=0)
+    rounds: int = Field(12, ge=0)
     seed: int = Field(0, ge=0)
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     threads: int = Field(1, ge=1, description="torch threads; images this small do not gain from more")

@@ -172,5 +172,6 @@ def optimization(section: OptimizationConfig) -> Optimization:
         momentum=section.momentum,
         weight_decay=section.weight_decay,
         batch_size=section.batch_size,
+        max_grad_norm=None if section.max_grad_norm == "off" else section.max_grad_norm,
         schedule=section.schedule,
     )

@@ -28,6 +28,8 @@ class Optimization:
         momentum: of SGD.
         weight_decay: L2 coefficient.
         batch_size: images per step; the last batch of an epoch may be smaller.
+        max_grad_norm: gradients longer than this are scaled down to it (Pascanu et al. 2013): tiny batches and sharp
+            soft labels otherwise send a model to infinity now and then. None switches it off.
         schedule: the learning rate stays, or falls to 0 along a half cosine over one call of :func:`fit`.
     """
 
@@ -36,6 +38,7 @@ class Optimization:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     batch_size: int = 256
+    max_grad_norm: float | None = 5.0
     schedule: Literal["constant", "cosine"] = "constant"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -86,9 +89,11 @@ def fit(
         total = torch.zeros((), device=tensors[0].device)
         for indices in order.split(optimization.batch_size):
             optimizer.zero_grad(set_to_none=True)
-            with _stored_statistics(model, only_if=len(indices) == 1):
+            with stored_statistics(model, only_if=len(indices) == 1):
                 value = loss(model, *(tensor[indices] for tensor in tensors))
             value.backward()
+            if optimization.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), optimization.max_grad_norm)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
@@ -102,7 +107,7 @@ def fit(
 
 
 @contextmanager
-def _stored_statistics(model: nn.Module, *, only_if: bool) -> Iterator[None]:
+def stored_statistics(model: nn.Module, *, only_if: bool) -> Iterator[None]:
     """Batch norms that keep statistics in eval mode inside the block."""
     layers = (
         [m for m in model.modules() if isinstance(m, _BATCH_NORMS) and m.running_mean is not None] if only_if else []

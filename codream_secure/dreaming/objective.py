@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -65,6 +66,7 @@ class DreamObjective:
         coefficients: the weights of the terms.
         feature_layers: names of the layers to match, by default
             :func:`~codream_secure.dreaming.features.default_feature_layers`.
+        moments: match them per "channel" or per "position"; see :mod:`codream_secure.dreaming.features`.
         student: the server's model, for the JSD form of adaptive teaching.
         autocast: dtype of the forward pass, such as ``torch.bfloat16``; None computes in float32. Moments and losses
             are float32 in either case.
@@ -81,6 +83,7 @@ class DreamObjective:
         *,
         coefficients: Coefficients | None = None,
         feature_layers: Sequence[str] | None = None,
+        moments: Literal["channel", "position"] = "channel",
         student: nn.Module | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
@@ -91,7 +94,7 @@ class DreamObjective:
         self.student = student if self.coefficients.jsd else None
         self._images = images
         self._autocast = autocast
-        self._tap = FeatureTap(model, feature_layers) if self.coefficients.features else None
+        self._tap = FeatureTap(model, feature_layers, per=moments) if self.coefficients.features else None
         self._targets: list[losses.Moments] = []
         self._channels_last = {each for each in (model, student) if each is not None and _prefers_channels_last(each)}
         self._open = ExitStack()

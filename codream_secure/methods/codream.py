@@ -2,6 +2,10 @@
 
 A round is: synthesise dreams from all clients' gradients; label them with the mean of all clients' predictions; distil
 the buffer of dreams into every client and, if there is one, into the server's student; train locally.
+
+Beyond the published method, each on its own switch: the buffer is labelled anew every round, so that no client learns
+from what worse models once thought (``distillation.relabel``); distillation steps rehearse the client's own images
+(``distillation.rehearsal``); features are matched per position (``dreaming.moments``).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from codream_secure.client import distil
+from codream_secure.client import Client, Rehearsal, distil
 from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, losses
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
 from codream_secure.federation import Federation, optimization
@@ -47,9 +51,13 @@ class CoDream(Method):
         )
 
     def run_round(self, number: int) -> dict[str, float]:
+        distils = number % self.config.distillation.every == 0
+        if distils and self.config.distillation.relabel and len(self._buffer):
+            # Models do not change while they dream, so old and new dreams end up with labels of the same models.
+            self._buffer.labels = self._label(self._buffer.images)
         for batch in range(self.config.dreaming.batches):
             self._extract_knowledge(number, batch)
-        figures = self._acquire_knowledge(number) if number % self.config.distillation.every == 0 else {}
+        figures = self._acquire_knowledge(number) if distils else {}
         clients = self.federation.clients
         local = []
         for done, client in enumerate(clients):
@@ -86,6 +94,7 @@ class CoDream(Method):
                             jsd=dreaming.adaptive_weight if adaptive == "jsd" else 0.0,
                         ),
                         feature_layers=self.config.model.feature_layers.get(client.architecture),
+                        moments=dreaming.moments,
                         student=student_at_clients,
                         autocast=torch.bfloat16 if self.config.run.precision == "bfloat16" else None,
                     )
@@ -148,13 +157,13 @@ class CoDream(Method):
     def _acquire_knowledge(self, number: int) -> dict[str, float]:
         """Distil the buffer into every client and the student."""
         settings = self.config.distillation
-        if settings.relabel:
-            self._buffer.labels = self._label(self._buffer.images)
-        learners = [(f"client {client.number}", client.model) for client in self.federation.clients]
+        learners: list[tuple[str, nn.Module, Rehearsal | None]] = [
+            (f"client {client.number}", client.model, self._rehearsal(client)) for client in self.federation.clients
+        ]
         if self._student is not None:
-            learners.append(("server", self._student))
+            learners.append(("server", self._student, None))
         found = []
-        for done, (who, model) in enumerate(learners):
+        for done, (who, model, rehearsal) in enumerate(learners):
             self.federation.observe("distilling", done, len(learners))
             with seeded(self.config.run.seed, "distil", number, who):
                 found.append(
@@ -165,9 +174,18 @@ class CoDream(Method):
                         temperature=settings.temperature,
                         optimization=optimization(settings),
                         generator=self.federation.generator("distil", number, who, "order"),
+                        rehearsal=rehearsal,
                     )
                 )
         return {"distillation_loss": sum(found) / len(found)}
+
+    def _rehearsal(self, client: Client) -> Rehearsal | None:
+        weight = self.config.distillation.rehearsal
+        if not weight:
+            return None
+        return Rehearsal(
+            images=client.images, labels=client.labels, batch_size=self.config.local.batch_size, weight=weight
+        )
 
     def dreams(self) -> torch.Tensor | None:
         return self._dreams

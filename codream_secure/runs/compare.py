@@ -13,9 +13,10 @@ from typing import Any
 
 from codream_secure.config import Config
 from codream_secure.data import load_source
-from codream_secure.federation import Observer
+from codream_secure.federation import Observer, resolve_device
 from codream_secure.methods import find_method
 from codream_secure.runs import files
+from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.loop import RunResult, run
 from codream_secure.runs.summary import to_target
 
@@ -43,8 +44,8 @@ def compare(
         on_run: told (method, seed, runs done, runs in all) before each run.
 
     Returns:
-        ``config`` (as TOML), ``seeds``, ``target`` (validation accuracy, or null), and ``methods``: one entry each, see
-        :func:`_entry`. The same is written to ``comparison.json``.
+        ``config`` (as TOML), ``environment``, ``seeds``, ``selected_by``, ``target`` (validation accuracy, or null) and
+        ``methods``: one entry each, see :func:`_entry`. The same is written to ``comparison.json``.
 
     Raises:
         ConfigError: a method is unknown.
@@ -68,6 +69,7 @@ def compare(
     target = config.run.target_accuracy or _gap_target(results)
     comparison = {
         "config": config.to_toml(),
+        "environment": describe_environment(resolve_device(config.run.device)),
         "seeds": [config.run.seed + offset for offset in range(seeds)],
         "selected_by": config.run.select,
         "target": target,

@@ -95,3 +95,20 @@ def test_a_layer_that_does_not_run_is_an_error() -> None:
         model(torch.zeros(1, 4))
         with pytest.raises(ModelError, match="were not run"):
             tap.take()
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "small_cnn_gn", "lenet5", "mlp"])
+def test_moments_per_position_are_those_of_each_pixel_of_each_channel(name: str) -> None:
+    model = model_of(name)
+    tap = FeatureTap(model, per="position")
+    inputs: list[np.ndarray] = []
+    handles = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].numpy())) for layer in tap.layers]
+    with frozen(model), torch.no_grad():
+        model(images(20))
+        for handle in handles:
+            handle.remove()
+        found = tap.targets(images(20), batch_size=7)
+    for (mean, variance), features in zip(found, inputs, strict=True):
+        flat = features.reshape(len(features), -1).astype(np.float64)
+        np.testing.assert_allclose(mean, flat.mean(axis=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(variance, flat.var(axis=0), rtol=1e-4, atol=1e-5)

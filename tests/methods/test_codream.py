@@ -196,3 +196,33 @@ def test_a_method_continues_from_its_state() -> None:
     for one, other in zip(whole.models(), second.models(), strict=True):
         for a, b in zip(averaged_tensors(one), averaged_tensors(other), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("relabel", [False, True])
+def test_relabelling_asks_todays_models_about_yesterdays_dreams(relabel: bool) -> None:
+    method = warmed_up(f"distillation.relabel={str(relabel).lower()}", "dreaming.steps=1")
+    method.run_round(1)
+    first = method.state_dict()["buffer"]
+    with torch.no_grad():
+        todays = torch.stack([model.eval()(first["images"]) for model in method.models()]).mean(dim=0)
+    method.run_round(2)
+    second = method.state_dict()["buffer"]
+    assert torch.equal(second["images"][:12], first["images"])
+    assert len(second["images"]) == 24
+    expected = todays if relabel else first["labels"]
+    torch.testing.assert_close(second["labels"][:12], expected, rtol=1e-3, atol=1e-3)
+    sent, _ = method.federation.channel.ledger.by_phase(0)["soft_labels"]
+    assert sent == (3 if relabel else 2) * 12 * 10 * 4
+
+
+def test_rehearsal_keeps_a_clients_own_images_in_mind() -> None:
+    losses = {}
+    for weight in (0.0, 1.0):
+        method = warmed_up(
+            f"distillation.rehearsal={weight}", "local.epochs=0", "local.warmup_epochs=20", "distillation.epochs=20"
+        )
+        for number in (1, 2):
+            method.run_round(number)
+        client = method.federation.clients[0]
+        losses[weight] = torch.nn.functional.cross_entropy(client.soft_labels(client.images), client.labels).item()
+    assert losses[1.0] < 0.5 * losses[0.0]

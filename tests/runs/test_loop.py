@@ -96,16 +96,8 @@ def test_a_process_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -
     config = tmp_path / "config.toml"
     config.write_text(make_config({}, overrides).to_toml())
     whole = run(load_config(config), out=tmp_path / "whole")
-    command = [
-        sys.executable,
-        "-m",
-        "codream_secure",
-        "train",
-        str(config),
-        "--out",
-        str(tmp_path / "part"),
-        "--resume",
-    ]
+    part = tmp_path / "part"
+    command = [sys.executable, "-m", "codream_secure", "train", str(config), "--out", str(part), "--resume"]
     dice, kills = random.Random(0), 0
     for _ in range(60):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -124,10 +116,7 @@ def test_a_process_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -
             break
     assert process.returncode == 0
     assert kills >= 3
-    assert (
-        json.loads((part / "summary.json").read_text())["weights_sha256"]
-        == (whole.summary["weights_sha256"])
-    )
+    assert json.loads((part / "summary.json").read_text())["weights_sha256"] == (whole.summary["weights_sha256"])
     assert without_seconds(part / "metrics.jsonl") == without_seconds(tmp_path / "whole" / "metrics.jsonl")
 
 

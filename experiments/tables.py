@@ -1,0 +1,107 @@
+"""Committed results as Markdown, so that no figure in the documentation is typed by hand.
+
+python -m experiments.tables                      prints every table of experiments/results
+python -m experiments.tables --write README.md    puts them between the file's ``<!-- table: NAME -->`` markers
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from codream_secure.cli.tables import accuracy, size
+from codream_secure.runs.files import write_text
+
+RESULTS = Path(__file__).parent / "results"
+_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; columns after the first are right-aligned."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def comparison_markdown(comparison: Mapping[str, Any]) -> str:
+    """One row per method of a ``comparison.json``."""
+    rows = []
+    for entry in comparison["methods"]:
+        if entry["obstacle"]:
+            rows.append([entry["method"], entry["obstacle"], "", "", "", ""])
+            continue
+        gap = entry["gap_closed"]
+        rows.append(
+            [
+                entry["method"],
+                accuracy(entry["test_accuracy"]),
+                "-" if gap is None else f"{100 * gap:.0f} %",
+                size(entry["bytes_up"]["mean"]),
+                size(entry["bytes_down"]["mean"]),
+                f"{entry['seconds']['mean']:.1f}",
+            ]
+        )
+    return markdown(("method", "test accuracy, %", "gap closed", "up / client", "down / client", "seconds"), rows)
+
+
+def variants_markdown(table: Mapping[str, Any]) -> str:
+    """One row per variant of a ``variants.json``."""
+    rows = []
+    for entry in table["variants"]:
+        row = [
+            entry["name"],
+            accuracy(entry["validation_accuracy"]),
+            accuracy(entry["test_accuracy"]),
+            size(entry["bytes_up"]["mean"] + entry["bytes_down"]["mean"]),
+            f"{entry['seconds']['mean']:.1f}",
+        ]
+        rows.append([*row, to_target(entry["to_target"])])
+    headings = ("variant", "validation accuracy, %", "test accuracy, %", "bytes / client", "seconds", "to target")
+    if not any(row[-1] for row in rows):
+        return markdown(headings[:-1], [row[:-1] for row in rows])
+    return markdown(headings, rows)
+
+
+def to_target(found: Sequence[Mapping[str, Any] | None]) -> str:
+    """Mean bytes and seconds over the seeds that reached the target, and how many did."""
+    known = [entry for entry in found if entry is not None]
+    if not known:
+        return ""
+    reached = [entry for entry in known if entry["round"] is not None]
+    if not reached:
+        return f"not reached (0/{len(known)})"
+    count = sum(entry["bytes_up"] + entry["bytes_down"] for entry in reached) / len(reached)
+    seconds = sum(entry["seconds"] for entry in reached) / len(reached)
+    return f"{size(count)}, {seconds:.1f} s ({len(reached)}/{len(known)})"
+
+
+def render(name: str) -> str:
+    """The table of one committed result, by its file name without the ending."""
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return variants_markdown(content) if "variants" in content else comparison_markdown(content)
+
+
+def fill(document: str) -> str:
+    """The document with every marked table rendered anew."""
+    return _MARKED.sub(lambda found: f"{found[1]}{render(found['name'])}\n{found[3]}", document)
+
+
+def main(
+    write: Annotated[
+        list[Path] | None, typer.Option("--write", help="Fill the markers of this file. Repeatable.")
+    ] = None,
+) -> None:
+    """Print all tables, or write them into documents."""
+    for path in write or []:
+        write_text(path, fill(path.read_text(encoding="utf-8")))
+    if not write:
+        for path in sorted(RESULTS.glob("*.json")):
+            print(f"## {path.stem}\n\n{render(path.stem)}\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
