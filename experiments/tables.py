@@ -59,24 +59,23 @@ def variants_markdown(table: Mapping[str, Any]) -> str:
             size(entry["bytes_up"]["mean"] + entry["bytes_down"]["mean"]),
             f"{entry['seconds']['mean']:.1f}",
         ]
-        rows.append([*row, to_target(entry["to_target"])])
-    headings = ("variant", "validation accuracy, %", "test accuracy, %", "bytes / client", "seconds", "to target")
+        rows.append([*row, to_reference(entry["to_reference"] or [])])
+    headings = ("variant", "validation accuracy, %", "test accuracy, %", "bytes / client", "seconds", "to reference")
     if not any(row[-1] for row in rows):
         return markdown(headings[:-1], [row[:-1] for row in rows])
     return markdown(headings, rows)
 
 
-def to_target(found: Sequence[Mapping[str, Any] | None]) -> str:
-    """Mean bytes and seconds over the seeds that reached the target, and how many did."""
-    known = [entry for entry in found if entry is not None]
-    if not known:
+def to_reference(found: Sequence[Mapping[str, Any]]) -> str:
+    """Mean bytes and seconds over the seeds that reached the reference's accuracy, and how many did."""
+    if not found:
         return ""
-    reached = [entry for entry in known if entry["round"] is not None]
+    reached = [entry for entry in found if entry["round"] is not None]
     if not reached:
-        return f"not reached (0/{len(known)})"
+        return f"not reached (0/{len(found)})"
     count = sum(entry["bytes_up"] + entry["bytes_down"] for entry in reached) / len(reached)
     seconds = sum(entry["seconds"] for entry in reached) / len(reached)
-    return f"{size(count)}, {seconds:.1f} s ({len(reached)}/{len(known)})"
+    return f"{size(count)}, {seconds:.1f} s ({len(reached)}/{len(found)})"
 
 
 def render(name: str) -> str:

@@ -3,8 +3,9 @@
     python -m experiments.variants experiments/configs/ablation_mnist.toml --seeds 3 --out runs/ablation_mnist
 
 A variants file is a TOML file with ``base`` (a configuration, relative to the file), an optional ``overrides`` list
-that applies to all, and a table ``[variants]`` of names, each with the list of overrides that makes it. Interrupted, it
-goes on where it stopped.
+that applies to all, and a table ``[variants]`` of names, each with the list of overrides that makes it. With
+``reference``, the name of one of them, the table says what each needs to reach, for the first time, the validation
+accuracy that the reference ends with on the same seed. Interrupted, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from codream_secure.cli.progress import Watch
 from codream_secure.config import Config, load_config
 from codream_secure.data import load_source
 from codream_secure.errors import ConfigError
-from codream_secure.runs import files, run
+from codream_secure.runs import RunResult, files, run
 from codream_secure.runs.compare import spread
 from codream_secure.runs.environment import describe_environment
+from codream_secure.runs.summary import to_target
 
 
-def load_variants(path: Path) -> dict[str, Config]:
-    """Read a variants file; the order is that of the file.
+def load_variants(path: Path) -> tuple[dict[str, Config], str | None]:
+    """Read a variants file: its variants, in the order of the file, and the reference's name.
 
     Raises:
         ConfigError: the file is no TOML, lacks a key, or a variant is not a valid configuration.
@@ -36,12 +38,15 @@ def load_variants(path: Path) -> dict[str, Config]:
         base, common, variants = path.parent / tree["base"], tree.get("overrides", []), tree["variants"]
     except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
         raise ConfigError(f"variants file {str(path)!r} cannot be used: {error!r}") from None
-    return {name: load_config(base, [*common, *overrides]) for name, overrides in variants.items()}
+    reference = tree.get("reference")
+    if reference is not None and reference not in variants:
+        raise ConfigError(f"variants file {str(path)!r}: reference {reference!r} is none of {', '.join(variants)}")
+    return {name: load_config(base, [*common, *overrides]) for name, overrides in variants.items()}, reference
 
 
-def run_variants(variants: dict[str, Config], *, seeds: int, out: Path) -> dict[str, Any]:
+def run_variants(variants: dict[str, Config], *, reference: str | None, seeds: int, out: Path) -> dict[str, Any]:
     """Run every variant on every seed; write and return ``variants.json``."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    results: dict[str, list[RunResult]] = {name: [] for name in variants}
     sources = {c.data.source: load_source(c.data.source, root=c.data.root) for c in variants.values()}
     longest = max(config.run.rounds for config in variants.values())
     with Watch(runs=len(variants) * seeds, rounds=longest) as watch:
@@ -52,21 +57,29 @@ def run_variants(variants: dict[str, Config], *, seeds: int, out: Path) -> dict[
                 one = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
                 place = out / name.replace(" ", "_").replace("/", "_") / f"seed_{seed}"
                 found = run(one, out=place, resume=True, source=sources[config.data.source], observe=watch.observe)
-                results[name].append(found.summary)
+                results[name].append(found)
     table = {
         "environment": describe_environment(torch.device("cpu")),
         "variants": [
-            {"name": name, "rounds": variants[name].run.rounds, "seeds": [summary["seed"] for summary in summaries]}
+            {"name": name, "rounds": variants[name].run.rounds, "seeds": [found.summary["seed"] for found in runs]}
             | {
-                key: spread([summary[key] for summary in summaries])
+                key: spread([found.summary[key] for found in runs])
                 for key in ("test_accuracy", "validation_accuracy", "bytes_up", "bytes_down", "seconds")
             }
-            | {"to_target": [summary["to_target"] for summary in summaries]}
-            for name, summaries in results.items()
+            | {"to_reference": _to_reference(runs, results[reference]) if reference else None}
+            for name, runs in results.items()
         ],
     }
     files.write_json(out / "variants.json", table)
     return table
+
+
+def _to_reference(runs: list[RunResult], reference: list[RunResult]) -> list[dict[str, Any]]:
+    """Per seed, what it took to reach the reference's final validation accuracy."""
+    return [
+        to_target(found.rows, known.summary["validation_accuracy"])
+        for found, known in zip(runs, reference, strict=True)
+    ]
 
 
 def main(
@@ -77,7 +90,8 @@ def main(
     """Run an ablation and print its table."""
     from experiments.tables import variants_markdown
 
-    print(variants_markdown(run_variants(load_variants(variants), seeds=seeds, out=out)))
+    named, reference = load_variants(variants)
+    print(variants_markdown(run_variants(named, reference=reference, seeds=seeds, out=out)))
 
 
 if __name__ == "__main__":
