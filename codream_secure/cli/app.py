@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from codream_secure.cli.progress import Watch
-from codream_secure.cli.tables import comparison_table, plain_table, size
+from codream_secure.cli.tables import comparison_table, flat, plain_table, show, size
 from codream_secure.config import Config, load_config
 from codream_secure.errors import CodreamError, ConfigError, DataError, NumericalError
 from protocols import ProtocolError
@@ -38,20 +40,29 @@ app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(help="TOML configuration.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value. Repeatable.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Directory for results.")]
+Out = Annotated[Path | None, typer.Option("--out", file_okay=False, writable=True, help="Directory for results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto.")]
 
 
 def main() -> None:
-    """Entry point: runs the app and turns deliberate errors into messages and exit codes."""
+    """Entry point of ``codream-secure``."""
+    guarded(app)
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Run a typer app and turn deliberate errors into messages and exit codes."""
     try:
-        app()
+        command()
     except (CodreamError, ProtocolError) as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_escaped(error)}", soft_wrap=True)
+        message = Text.assemble(("error: ", "bold red"), str(error))
+        Console(stderr=True, highlight=False).print(message, soft_wrap=True)
         sys.exit(_exit_code(error))
-    except KeyboardInterrupt:
-        print("interrupted; a run with --out goes on with --resume", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # typer turns an interrupt within a command into a silent exit.
+        if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
+            raise
+        print("interrupted; with --out, the same command goes on from there (train: with --resume)", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -61,10 +72,6 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, NumericalError):
         return EXIT_NUMERICAL
     return EXIT_USAGE
-
-
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", r"\[")
 
 
 def _read(path: Path, overrides: list[str] | None, device: str | None = None) -> Config:
@@ -77,7 +84,9 @@ def _print_json(value: Any) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Directory for results.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", file_okay=False, writable=True, help="Directory for results.")] = Path(
+        "runs/demo"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Four clients with four different architectures and 50 digits each: the comparison and its report, in minutes."""
@@ -115,7 +124,7 @@ def train(
         ("bytes per client", f"{size(summary['bytes_up'])} up, {size(summary['bytes_down'])} down"),
         ("seconds", f"{summary['seconds']:.1f}"),
     ]
-    Console().print(plain_table((summary["method"], f"seed {summary['seed']}"), rows))
+    show(plain_table((summary["method"], f"seed {summary['seed']}"), rows))
     if out:
         print(f"results: {out}")
 
@@ -139,14 +148,14 @@ def _compare(config: Config, *, methods: str | None, seeds: int, out: Path | Non
     from codream_secure.report import build_report
     from codream_secure.runs.compare import DEFAULT_METHODS, compare
 
-    names = [name.strip() for name in methods.split(",")] if methods else list(DEFAULT_METHODS)
+    names = list(dict.fromkeys(name.strip() for name in methods.split(","))) if methods else list(DEFAULT_METHODS)
     possible = sum(find_method(name).obstacle(config) is None for name in names)
     with Watch(runs=possible * seeds, rounds=config.run.rounds) as watch:
         found = compare(config, methods=names, seeds=seeds, out=out, observe=watch.observe, on_run=watch.start_run)
     if as_json:
         _print_json(found)
     else:
-        Console().print(comparison_table(found))
+        show(comparison_table(found))
     if out:
         report_path = build_report(out)
         if not as_json:
@@ -170,10 +179,8 @@ def models(as_json: AsJson = False) -> None:
     if as_json:
         _print_json([dataclasses.asdict(model) for model in found])
         return
-    headings = ("name", "smallest side", "normalisation", "description")
-    Console().print(
-        plain_table(headings, [(m.name, str(m.smallest_side), m.normalisation, m.description) for m in found])
-    )
+    headings = ("name", "smallest\nside", "normalisation", "description")
+    show(plain_table(headings, [(m.name, str(m.smallest_side), m.normalisation, m.description) for m in found]))
 
 
 @data_app.command("list")
@@ -185,7 +192,7 @@ def data_list(as_json: AsJson = False) -> None:
     if as_json:
         _print_json([dataclasses.asdict(source) for source in found])
         return
-    Console().print(plain_table(("source", "description"), [(s.name, s.description) for s in found]))
+    show(plain_table(("source", "description"), [(s.name, s.description) for s in found]))
 
 
 @data_app.command("check")
@@ -203,7 +210,7 @@ def data_check(
     if as_json:
         _print_json(found)
         return
-    Console().print(plain_table((source, ""), [(key, str(value)) for key, value in found.items()]))
+    show(plain_table(("data set", source), flat(found)))
 
 
 @bench_app.command("dreaming")
