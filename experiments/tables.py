@@ -14,11 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from codream_secure.cli.tables import accuracy, size
+from codream_secure.cli.app import guarded
+from codream_secure.cli.tables import accuracy, method_cells, size
+from codream_secure.errors import ConfigError
 from codream_secure.runs.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
-_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_OPENED = "<!-- table: "
+_MARKED = re.compile(rf"({_OPENED}(?P<name>[\w.-]+) -->\n)(?:(?!{_OPENED}).)*?(<!-- end -->)", re.DOTALL)
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -34,17 +37,7 @@ def comparison_markdown(comparison: Mapping[str, Any]) -> str:
         if entry["obstacle"]:
             rows.append([entry["method"], entry["obstacle"], "", "", "", ""])
             continue
-        gap = entry["gap_closed"]
-        rows.append(
-            [
-                entry["method"],
-                accuracy(entry["test_accuracy"]),
-                "-" if gap is None else f"{100 * gap:.0f} %",
-                size(entry["bytes_up"]["mean"]),
-                size(entry["bytes_down"]["mean"]),
-                f"{entry['seconds']['mean']:.1f}",
-            ]
-        )
+        rows.append([entry["method"], *method_cells(entry)])
     return markdown(("method", "test accuracy, %", "gap closed", "up / client", "down / client", "seconds"), rows)
 
 
@@ -79,13 +72,27 @@ def to_reference(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def render(name: str) -> str:
-    """The table of one committed result, by its file name without the ending."""
-    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """The table of one committed result, by its file name without the ending.
+
+    Raises:
+        ConfigError: there is no such result.
+    """
+    try:
+        content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    except OSError:
+        known = ", ".join(sorted(path.stem for path in RESULTS.glob("*.json")))
+        raise ConfigError(f"there is no result {name!r} in {RESULTS.name}: known are {known or 'none'}") from None
     return variants_markdown(content) if "variants" in content else comparison_markdown(content)
 
 
 def fill(document: str) -> str:
-    """The document with every marked table rendered anew."""
+    """The document with every marked table rendered anew.
+
+    Raises:
+        ConfigError: a marker names no result, or has no name or no end.
+    """
+    if document.count(_OPENED) != len(_MARKED.findall(document)):
+        raise ConfigError(f"a marker {_OPENED}NAME --> has no name, or no <!-- end --> before the next one")
     return _MARKED.sub(lambda found: f"{found[1]}{render(found['name'])}\n{found[3]}", document)
 
 
@@ -102,5 +109,10 @@ def main(
             print(f"## {path.stem}\n\n{render(path.stem)}\n")
 
 
+def script() -> None:
+    """The module as a command."""
+    guarded(lambda: typer.run(main))
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    script()

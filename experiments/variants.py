@@ -14,40 +14,65 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from codream_secure.cli.app import guarded
 from codream_secure.cli.progress import Watch
 from codream_secure.config import Config, load_config
 from codream_secure.data import load_source
 from codream_secure.errors import ConfigError
+from codream_secure.federation import resolve_device
 from codream_secure.runs import RunResult, files, run
 from codream_secure.runs.compare import spread
 from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.summary import to_target
 
 
+class _VariantsFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    base: str
+    overrides: list[str] = []
+    reference: str | None = None
+    variants: dict[str, list[str]] = Field(min_length=1)
+
+
 def load_variants(path: Path) -> tuple[dict[str, Config], str | None]:
     """Read a variants file: its variants, in the order of the file, and the reference's name.
 
     Raises:
-        ConfigError: the file is no TOML, lacks a key, or a variant is not a valid configuration.
+        ConfigError: the file is no TOML, lacks a key or has an unknown one, two variants would share a folder, or a
+            variant is not a valid configuration; the message names it.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        base, common, variants = path.parent / tree["base"], tree.get("overrides", []), tree["variants"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
-        raise ConfigError(f"variants file {str(path)!r} cannot be used: {error!r}") from None
-    reference = tree.get("reference")
-    if reference is not None and reference not in variants:
-        raise ConfigError(f"variants file {str(path)!r}: reference {reference!r} is none of {', '.join(variants)}")
-    return {name: load_config(base, [*common, *overrides]) for name, overrides in variants.items()}, reference
+        tree = _VariantsFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(f"variants file {str(path)!r} cannot be used: {error}") from None
+    if tree.reference is not None and tree.reference not in tree.variants:
+        known = ", ".join(tree.variants)
+        raise ConfigError(f"variants file {str(path)!r}: reference {tree.reference!r} is none of {known}")
+    owners: dict[str, str] = {}
+    found = {}
+    for name, overrides in tree.variants.items():
+        if (owner := owners.setdefault(_folder(name), name)) != name:
+            raise ConfigError(f"variants file {str(path)!r}: {owner!r} and {name!r} would share a folder, rename one")
+        try:
+            found[name] = load_config(path.parent / tree.base, [*tree.overrides, *overrides])
+        except ConfigError as error:
+            raise ConfigError(f"variants file {str(path)!r}, variant {name!r}: {error}") from None
+    return found, tree.reference
+
+
+def _folder(name: str) -> str:
+    return name.replace(" ", "_").replace("/", "_")
 
 
 def run_variants(variants: dict[str, Config], *, reference: str | None, seeds: int, out: Path) -> dict[str, Any]:
     """Run every variant on every seed; write and return ``variants.json``."""
     results: dict[str, list[RunResult]] = {name: [] for name in variants}
-    sources = {c.data.source: load_source(c.data.source, root=c.data.root) for c in variants.values()}
+    wanted = {config.data.source: config.data for config in variants.values()}
+    sources = {name: load_source(name, root=data.root, download=data.download) for name, data in wanted.items()}
     longest = max(config.run.rounds for config in variants.values())
     with Watch(runs=len(variants) * seeds, rounds=longest) as watch:
         for offset in range(seeds):
@@ -55,11 +80,11 @@ def run_variants(variants: dict[str, Config], *, reference: str | None, seeds: i
                 seed = config.run.seed + offset
                 watch.start_run(name, seed, sum(map(len, results.values())), len(variants) * seeds)
                 one = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
-                place = out / name.replace(" ", "_").replace("/", "_") / f"seed_{seed}"
+                place = out / _folder(name) / f"seed_{seed}"
                 found = run(one, out=place, resume=True, source=sources[config.data.source], observe=watch.observe)
                 results[name].append(found)
     table = {
-        "environment": describe_environment(torch.device("cpu")),
+        "environment": describe_environment(resolve_device(next(iter(variants.values())).run.device)),
         "variants": [
             {"name": name, "rounds": variants[name].run.rounds, "seeds": [found.summary["seed"] for found in runs]}
             | {
@@ -94,5 +119,10 @@ def main(
     print(variants_markdown(run_variants(named, reference=reference, seeds=seeds, out=out)))
 
 
+def script() -> None:
+    """The module as a command."""
+    guarded(lambda: typer.run(main))
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    script()

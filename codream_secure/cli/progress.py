@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 _QUIET_SECONDS = 2.0
 _LINE_EVERY_SECONDS = 15.0
@@ -31,7 +32,7 @@ class Watch:
         self._before = 0
         self._done = 0
         self._unseen = 0
-        self._silent = False
+        self._silent = True
         self._round = ""
         self._started = self._last_line = time.monotonic()
         self._console = Console(stderr=True)
@@ -76,7 +77,7 @@ class Watch:
             return
         text = f"{self._title} {self._round} {detail}".strip()
         seen = self._done - self._unseen
-        left = f"about {_clock(passed / seen * (self._total - self._done))} left" if seen > 0 else ""
+        left = f"ETA {_clock(passed / seen * (self._total - self._done))}" if seen > 0 else ""
         if self._live:
             self._show_bar(text, left)
         elif now - self._last_line >= _LINE_EVERY_SECONDS:
@@ -88,7 +89,7 @@ class Watch:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),  # what the other columns leave
-                TimeElapsedColumn(),
+                TimeElapsedColumn(table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[left]}"),
                 console=self._console,
                 transient=True,

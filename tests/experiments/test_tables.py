@@ -1,0 +1,166 @@
+"""Committed results as Markdown: what is rendered, and that the documents hold just that."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codream_secure.errors import ConfigError
+from experiments import tables
+from experiments.tables import fill, markdown, render
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def spread(mean: float | None, std: float | None = None) -> dict[str, Any]:
+    return {"mean": mean, "std": std, "values": []}
+
+
+def figures(test: float, std: float | None = None) -> dict[str, Any]:
+    return {
+        "test_accuracy": spread(test, std),
+        "validation_accuracy": spread(test + 0.01),
+        "bytes_up": spread(1234.0),
+        "bytes_down": spread(5.0e6),
+        "seconds": spread(12.34),
+    }
+
+
+def reached(round: int | None, count: float | None = None) -> dict[str, Any]:
+    return {"target": 0.9, "round": round, "bytes_up": count, "bytes_down": count, "seconds": count}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of results: a comparison and two ablations."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    comparison = {
+        "methods": [
+            {"method": "codream", "obstacle": None, "gap_closed": 0.876, **figures(0.9123, 0.011)},
+            {"method": "fedavg", "obstacle": "needs one architecture"},
+            {"method": "isolated", "obstacle": None, "gap_closed": None, **figures(0.5)},
+        ]
+    }
+    plain = {"variants": [{"name": "full", "to_reference": None, **figures(0.9, 0.02)}]}
+    costs = {
+        "variants": [
+            {"name": "quick", "to_reference": [reached(1, 100.0), reached(None), reached(2, 200.0)], **figures(0.8)},
+            {"name": "never", "to_reference": [reached(None), reached(None)], **figures(0.2)},
+        ]
+    }
+    for name, content in (("comparison_0.1", comparison), ("plain", plain), ("costs", costs)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    monkeypatch.setattr(tables, "RESULTS", folder)
+    return folder
+
+
+COMPARISON = """\
+| method | test accuracy, % | gap closed | up / client | down / client | seconds |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| codream | 91.2 ± 1.1 | 88 % | 1.23 kB | 5 MB | 12.3 |
+| fedavg | needs one architecture |  |  |  |  |
+| isolated | 50.0 | - | 1.23 kB | 5 MB | 12.3 |"""
+
+
+def test_comparisons_have_a_row_per_method(results: Path) -> None:
+    assert render("comparison_0.1") == COMPARISON
+
+
+def test_ablations_have_a_row_per_variant(results: Path) -> None:
+    header, _, row = render("plain").splitlines()
+    assert header == "| variant | validation accuracy, % | test accuracy, % | bytes / client | seconds |"
+    assert row == "| full | 91.0 | 90.0 ± 2.0 | 5 MB | 12.3 |"
+
+
+def test_the_cost_to_the_reference_counts_the_seeds_that_got_there(results: Path) -> None:
+    header, _, quick, never = render("costs").splitlines()
+    assert header.count("|") == quick.count("|") == never.count("|") == 7
+    assert quick.endswith("| 300 B, 150.0 s (2/3) |")
+    assert never.endswith("| not reached (0/2) |")
+
+
+def test_markdown_aligns_figures_to_the_right() -> None:
+    assert markdown(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+DOCUMENT = """\
+Before.
+<!-- table: comparison_0.1 -->
+old
+<!-- end -->
+Between.
+<!-- table: plain -->
+<!-- end -->
+After.
+"""
+
+
+def test_filling_replaces_what_is_between_markers_and_nothing_else(results: Path) -> None:
+    filled = fill(DOCUMENT)
+    assert filled == (
+        f"Before.\n<!-- table: comparison_0.1 -->\n{COMPARISON}\n<!-- end -->\nBetween.\n"
+        f"<!-- table: plain -->\n{render('plain')}\n<!-- end -->\nAfter.\n"
+    )
+    assert fill(filled) == filled
+    assert fill("no marker\n") == "no marker\n"
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (DOCUMENT.replace("old\n<!-- end -->\n", ""), "no <!-- end -->"),
+        ("<!-- table: plain -->\n", "no <!-- end -->"),
+        ("<!-- table: a b -->\n<!-- end -->", "no name"),
+        ("<!-- table: nothing -->\n<!-- end -->", "no result 'nothing'.*comparison_0.1, costs, plain"),
+    ],
+)
+def test_broken_markers_are_refused(document: str, message: str, results: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fill(document)
+
+
+def test_the_script_fills_documents_or_prints_everything(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    document = tmp_path / "README.md"
+    document.write_text(DOCUMENT)
+
+    def call(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["tables", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            tables.script()
+        return stop.value.code, capsys.readouterr().out
+
+    assert call("--write", str(document)) == (0, "")
+    assert document.read_text() == fill(DOCUMENT)
+    code, out = call()
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("## ")] == [
+        "## comparison_0.1",
+        "## costs",
+        "## plain",
+    ]
+    assert COMPARISON in out
+    document.write_text("<!-- table: nothing -->\n<!-- end -->")
+    assert call("--write", str(document)) == (2, "")
+    assert document.read_text() == "<!-- table: nothing -->\n<!-- end -->"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_show_the_committed_results(path: Path) -> None:
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if "<!-- table: " not in text:
+        pytest.skip(f"{path.name} has no marked table")
+    assert text == fill(text), f"run: python -m experiments.tables --write {path.name}"
+
+
+def test_every_committed_result_can_be_rendered() -> None:
+    for path in tables.RESULTS.glob("*.json"):
+        assert render(path.stem).count("\n") >= 2, path.name
