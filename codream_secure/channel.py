@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from protocols import SumProtocol
+from protocols import ContributionError, SumProtocol
 
 Tensors = Sequence[torch.Tensor]
 
@@ -95,6 +95,11 @@ class Channel:
         Raises:
             protocols.ContributionError: shapes differ or a value is not finite.
         """
+        shapes = {client: [tuple(tensor.shape) for tensor in tensors] for client, tensors in contributions.items()}
+        expected = next(iter(shapes.values()), [])
+        for client, found in shapes.items():
+            if found != expected:
+                raise ContributionError(f"client {client} handed over shapes {found} where others gave {expected}")
         outcome = self.protocol.sum({client: _flatten(tensors) for client, tensors in contributions.items()})
         for client, count in outcome.uploaded.items():
             self.ledger.add_up(client, phase, count)

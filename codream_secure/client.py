@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from codream_secure import training
-from codream_secure.dreaming import DreamBuffer
 from codream_secure.training import Optimization
 
 
@@ -50,7 +49,8 @@ class Client:
 
 def distil(
     model: nn.Module,
-    buffer: DreamBuffer,
+    dreams: torch.Tensor,
+    soft_labels: torch.Tensor,
     *,
     epochs: int,
     temperature: float,
@@ -58,12 +58,13 @@ def distil(
     generator: torch.Generator,
     rehearsal: Rehearsal | None = None,
 ) -> float:
-    """Teach a model the buffer's soft labels; returns the last epoch's mean loss.
+    """Teach a model the soft labels of dreams; returns the last epoch's mean loss.
 
     Args:
         model: trained in place.
-        buffer: dreams and their labels.
-        epochs: passes over the buffer.
+        dreams: (m, C, H, W) float32.
+        soft_labels: (m, classes) float32 logits.
+        epochs: passes over the dreams.
         temperature: T of :func:`~codream_secure.training.distillation_loss`.
         optimization: the optimiser and its batch size.
         generator: CPU generator that shuffles and draws the rehearsal's batches.
@@ -75,7 +76,7 @@ def distil(
         return value if rehearsal is None else value + rehearsal.loss(model, generator)
 
     return training.fit(
-        model, (buffer.images, buffer.labels), loss, epochs=epochs, optimization=optimization, generator=generator
+        model, (dreams, soft_labels), loss, epochs=epochs, optimization=optimization, generator=generator
     )
 
 
@@ -84,7 +85,8 @@ class Rehearsal:
     """Cross-entropy on a random batch of a client's own images, added to every distillation step.
 
     The published method distils first and trains locally afterwards, each time undoing some of the other; rehearsal
-    lets a model agree with the dreams' labels and its own at once, and reaches the same accuracy in fewer epochs.
+    lets a model agree with the dreams' labels and its own at once, and reaches the same accuracy in fewer epochs. It
+    also means that CoDream sees the private images more often than the baselines do, one batch a distillation step.
     """
 
     images: torch.Tensor

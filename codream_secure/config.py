@@ -74,7 +74,10 @@ class OptimizationConfig(_Section):
 
 
 class LocalConfig(OptimizationConfig):
-    """Supervised training on a client's own images; the same for every method."""
+    """Supervised training on a client's own images: the same for every method.
+
+    CoDream's rehearsal comes on top of it; see ``distillation.rehearsal``.
+    """
 
     warmup_epochs: int = Field(20, ge=0)
     epochs: int = Field(10, ge=0, description="per round, after the warm-up")
@@ -84,7 +87,7 @@ class LocalConfig(OptimizationConfig):
 class DreamingConfig(_Section):
     """Knowledge extraction."""
 
-    images: int = Field(256, ge=1, description="dreams per batch")
+    images: int = Field(128, ge=1, description="dreams per batch")
     batches: int = Field(1, ge=1, description="dream batches per round")
     steps: int = Field(30, ge=0, description="R, global steps; 0 labels random dreams")
     local_steps: int = Field(1, ge=1, description="M, local steps per global step; above 1 pseudo-gradients are sent")
@@ -92,7 +95,7 @@ class DreamingConfig(_Section):
     local_lr: float = Field(0.05, gt=0)
     optimizer: Literal["adam", "fedavg", "fedadam"] = "adam"
     lr: float = Field(0.2, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     entropy: float = Field(1.0, ge=0)
     features: float = Field(10.0, ge=0)
     moments: Literal["channel", "position"] = Field("position", description="what feature matching compares")
@@ -100,7 +103,7 @@ class DreamingConfig(_Section):
     l2: float = Field(3e-8, ge=0)
     adaptive: Literal["none", "jsd", "server_entropy"] = "none"
     adaptive_weight: float = Field(1.0, ge=0)
-    adaptive_from_round: int = Field(1, ge=1)
+    adaptive_from_round: int = Field(2, ge=1, description="before it, the student has learnt nothing")
     collaborative: bool = Field(True, description="false: each client dreams from its own model only")
     labels: Literal["logits", "probabilities"] = "logits"
     label_midway: bool = Field(False, description="also label and store the dreams at R/2")
@@ -109,14 +112,15 @@ class DreamingConfig(_Section):
 class DistillationConfig(OptimizationConfig):
     """Knowledge acquisition."""
 
-    batch_size: int = Field(256, ge=1)
-    epochs: int = Field(12, ge=0)
+    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(8, ge=0)
     every: int = Field(1, ge=1, description="distil in each such round")
     temperature: float = Field(2.0, gt=0)
-    buffer: int = Field(2560, ge=1, description="dreams kept, oldest dropped first")
+    buffer: int = Field(1280, ge=1, description="dreams kept, oldest dropped first")
     rehearsal: float = Field(
         1.0, ge=0, description="weight of the client's own images in each distillation step; 0 as published"
     )
+    cutmix: int = Field(2, ge=0, description="CutMix copies of the buffer, labelled each round; 0 as published")
     relabel: bool = Field(True, description="label the whole buffer anew each round, by the clients as they are now")
 
 
@@ -135,7 +139,7 @@ class ProtocolConfig(_Section):
 class RunConfig(_Section):
     """Length, hardware and outputs of a run."""
 
-    rounds: int = Field(12, ge=0)
+    rounds: int = Field(10, ge=0)
     seed: int = Field(0, ge=0)
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     threads: int = Field(1, ge=1, description="torch threads; images this small do not gain from more")
@@ -174,9 +178,35 @@ class Config(_Section):
                 f"dreaming.adaptive is {self.dreaming.adaptive!r}, which needs a student: set model.server, "
                 "for example to 'small_cnn'"
             )
-        if self.run.select == "validation" and not self.data.validation_samples:
-            raise ValueError("run.select is 'validation' but data.validation_samples is 0: hold some images out")
+        if not self.data.validation_samples and (self.run.select == "validation" or self.run.target_accuracy):
+            raise ValueError(
+                "run.select = 'validation' and run.target_accuracy look at validation accuracy, but "
+                "data.validation_samples is 0: hold some images out"
+            )
+        unused = [name for name in self.model.feature_layers if name not in self.model.clients]
+        if unused:
+            raise ValueError(f"model.feature_layers names {', '.join(unused)}, which no client has")
+        self._dreaming_fits()
         return self
+
+    def _dreaming_fits(self) -> None:
+        dreaming = self.dreaming
+        if self.distillation.buffer < dreaming.images:
+            raise ValueError(
+                f"distillation.buffer is {self.distillation.buffer}: it must hold a batch of {dreaming.images} dreams"
+            )
+        if dreaming.label_midway and (dreaming.steps < 2 or not dreaming.collaborative):
+            raise ValueError("dreaming.label_midway needs at least two collaborative steps")
+        if dreaming.adaptive == "server_entropy" and (dreaming.local_steps > 1 or not dreaming.collaborative):
+            raise ValueError(
+                "dreaming.adaptive = 'server_entropy' adds the server's gradient to the clients' at every step: it "
+                "needs dreaming.local_steps = 1 and dreaming.collaborative = true"
+            )
+        if not dreaming.collaborative and dreaming.images < self.data.clients:
+            raise ValueError(
+                f"dreaming.images is {dreaming.images}: without collaboration each of {self.data.clients} clients "
+                "needs at least one"
+            )
 
     def to_toml(self) -> str:
         """Every value, defaults included, as TOML that :func:`load_config` reads back to an equal configuration."""

@@ -129,8 +129,8 @@ class Federation:
                 optimization=optimization(self.config.local),
                 generator=self.generator(place, number, client.number, "order"),
             )
-        if self.config.local.recalibrate:
-            training.recalibrate(client.model, client.images)
+            if self.config.local.recalibrate:
+                training.recalibrate(client.model, client.images)
         return loss
 
     def evaluate(self, models: list[nn.Module]) -> Evaluation:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torch.optim.swa_utils import update_bn
 
 from codream_secure.errors import NumericalError
 
@@ -121,20 +120,36 @@ def stored_statistics(model: nn.Module, *, only_if: bool) -> Iterator[None]:
             layer.train()
 
 
+@torch.no_grad()
 def recalibrate(model: nn.Module, images: torch.Tensor, *, batch_size: int = 512) -> None:
     """Set the batch norms' running statistics to those of the images, under the current weights.
 
-    Running averages lag behind: after a distillation on dreams they are still half the dreams' own. A single image has
-    no statistics to offer and changes nothing.
+    Running averages lag behind: after a distillation on dreams they are still half the dreams' own. Everything but the
+    batch norms is in eval mode meanwhile. A single image has no statistics to offer and changes nothing.
 
     Args:
-        model: changed in place; its modes are restored.
+        model: its batch norms' buffers are changed in place; modes and momenta are restored.
         images: (N, C, H, W) float32.
-        batch_size: statistics are averaged over batches of this size.
+        batch_size: statistics are averaged over nearly equal batches of at most this size.
     """
-    if len(images) > 1:
-        # The last batch may hold a single image; tensor_split makes nearly equal ones.
-        update_bn(images.tensor_split(-(-len(images) // batch_size)), model)
+    norms = [module for module in model.modules() if isinstance(module, _BATCH_NORMS) and module.track_running_stats]
+    if len(images) < 2 or not norms:
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
+    try:
+        for batch in images.tensor_split(-(-len(images) // batch_size)):
+            model(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes:
+            module.training = mode
 
 
 def cross_entropy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ def test_toml_and_back_is_the_identity(rounds: int, lr: float, samples: object, 
             "run": {"rounds": rounds},
             "dreaming": {"lr": lr},
             "data": {"samples_per_client": samples},
-            "model": {"clients": clients, "feature_layers": {"lenet5": ["conv2"]}},
+            "model": {"clients": clients, "feature_layers": {clients[0]: ["conv2"]}},
         }
     )
     assert make_config(tomllib.loads(config.to_toml())) == config

@@ -86,7 +86,7 @@ class FeatureTap:
         per: take moments per "channel", or per "position" within each channel.
 
     Raises:
-        ModelError: a name is no layer of the model.
+        ModelError: a name is no layer of the model, or there is none to match.
     """
 
     def __init__(
@@ -99,7 +99,13 @@ class FeatureTap:
                 raise ModelError(
                     f"feature layer {name!r} is not in the model; it has {', '.join(filter(None, modules))}"
                 )
+        if not names:
+            raise ModelError(
+                f"{type(model).__name__} has no layer whose input could be matched: name some in model.feature_layers, "
+                "or set dreaming.features = 0"
+            )
         self.model = model
+        self._names = names
         self.layers = [modules[name] for name in names]
         self._per = per
         self._found: dict[int, Moments] = {}
@@ -127,9 +133,12 @@ class FeatureTap:
         Raises:
             ModelError: a tapped layer was not reached by the forward pass.
         """
-        missing = [str(index) for index in range(len(self.layers)) if index not in self._found]
+        missing = [name for index, name in enumerate(self._names) if index not in self._found]
         if missing:
-            raise ModelError(f"feature layers {', '.join(missing)} of {type(self.model).__name__} were not run")
+            raise ModelError(
+                f"feature layers {', '.join(missing)} of {type(self.model).__name__} are not run as modules: "
+                "name others in model.feature_layers"
+            )
         found = [self._found[index] for index in range(len(self.layers))]
         self._found.clear()
         return found

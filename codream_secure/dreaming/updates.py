@@ -6,14 +6,15 @@ x - x_M (Reddi et al. 2021). The server's optimisers are torch's own, fed with t
 =========  ==========================================================================================
 adam       Adam on mean gradients: DistAdam of CoDream
 fedavg     plain averaging: x moves by the mean update times ``lr`` (1.0 makes it the clients' mean dreams)
-fedadam    Adam on mean pseudo-gradients with a large epsilon (Reddi et al. 2021, algorithm 2, tau = 1e-3)
+fedadam    Adam on mean pseudo-gradients with a large epsilon, after Reddi et al. 2021 (algorithm 2, tau = 1e-3);
+           torch's Adam corrects the bias of its moments, which theirs does not
 =========  ==========================================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -83,7 +84,3 @@ class ServerOptimizer:
         self.dreams.grad = update
         self._optimizer.step()
         self.dreams.grad = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimiser's state, as torch gives it."""
-        return self._optimizer.state_dict()

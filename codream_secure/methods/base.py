@@ -44,7 +44,12 @@ class Method(ABC):
 
     @abstractmethod
     def run_round(self, number: int) -> dict[str, float]:
-        """Round ``number``, from 1. Returns figures worth logging, by name."""
+        """Round ``number``, from 1.
+
+        Returns:
+            Figures worth logging, by name, such as mean training losses. They are instruments of the experiment, like
+            each client's own test accuracy: no party of a deployment sees them. What is not finite is not logged.
+        """
 
     def models(self) -> list[nn.Module]:
         """The model that each client ends up with, in the order of the clients."""

@@ -16,7 +16,8 @@ from codream_secure.methods.base import Method
 class Centralised(Method):
     """One model per architecture in the cohort, each trained on the pooled images for the same number of epochs.
 
-    The images that every client would have to send are counted as its bytes up.
+    The images that every client would have to send, float32 as they are trained on, are counted as its bytes up; the
+    finished model's way back is not counted.
     """
 
     name: ClassVar[str] = "centralised"

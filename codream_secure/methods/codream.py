@@ -5,7 +5,8 @@ the buffer of dreams into every client and, if there is one, into the server's s
 
 Beyond the published method, each on its own switch: the buffer is labelled anew every round, so that no client learns
 from what worse models once thought (``distillation.relabel``); distillation steps rehearse the client's own images
-(``distillation.rehearsal``); features are matched per position (``dreaming.moments``).
+(``distillation.rehearsal``); CutMix copies of the buffer, whose labels alone are exchanged, make more of every dream
+(``distillation.cutmix``); features are matched per position (``dreaming.moments``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import nn
 
 from codream_secure.client import Client, Rehearsal, distil
 from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, losses
+from codream_secure.dreaming.mixing import cutmix
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
 from codream_secure.federation import Federation, optimization
 from codream_secure.methods.base import Method
@@ -157,6 +159,7 @@ class CoDream(Method):
     def _acquire_knowledge(self, number: int) -> dict[str, float]:
         """Distil the buffer into every client and the student."""
         settings = self.config.distillation
+        lessons = self._lessons(number)
         learners: list[tuple[str, nn.Module, Rehearsal | None]] = [
             (f"client {client.number}", client.model, self._rehearsal(client)) for client in self.federation.clients
         ]
@@ -169,7 +172,7 @@ class CoDream(Method):
                 found.append(
                     distil(
                         model,
-                        self._buffer,
+                        *lessons,
                         epochs=settings.epochs,
                         temperature=settings.temperature,
                         optimization=optimization(settings),
@@ -178,6 +181,15 @@ class CoDream(Method):
                     )
                 )
         return {"distillation_loss": sum(found) / len(found)}
+
+    def _lessons(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is learnt from: the buffer and its CutMix copies, with labels."""
+        images, labels = [self._buffer.images], [self._buffer.labels]
+        for copy_number in range(self.config.distillation.cutmix):
+            mixed = cutmix(self._buffer.images, self.federation.generator("cutmix", number, copy_number))
+            images.append(mixed)
+            labels.append(self._label(mixed))
+        return torch.cat(images), torch.cat(labels)
 
     def _rehearsal(self, client: Client) -> Rehearsal | None:
         weight = self.config.distillation.rehearsal
@@ -203,7 +215,8 @@ class CoDream(Method):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._buffer.load_state_dict(state["buffer"])
-        self._dreams = state["dreams"]
+        device = self.federation.device
+        self._buffer.load_state_dict({name: tensor.to(device) for name, tensor in state["buffer"].items()})
+        self._dreams = state["dreams"].to(device) if state["dreams"] is not None else None
         if self._student is not None:
             self._student.load_state_dict(state["student"])

@@ -32,6 +32,7 @@ class FedAvg(Method):
         return f"needs one architecture, the clients have {different}" if different > 1 else None
 
     def warm_up(self) -> None:
+        self._hand_out()
         self._train_and_average(self.config.local.warmup_epochs, place="warm-up", number=0)
 
     def run_round(self, number: int) -> dict[str, float]:
@@ -39,26 +40,29 @@ class FedAvg(Method):
 
     def _train_and_average(self, epochs: int, *, place: str, number: int) -> float:
         federation = self.federation
-        received = federation.channel.broadcast(averaged_tensors(self._global), phase="weights")
         losses, updates = [], {}
         for client in federation.clients:
-            write_tensors(client.model, received)
             losses.append(federation.train_locally(client, epochs=epochs, place=place, number=number))
             updates[client.number] = averaged_tensors(client.model)
         weights = {c.number: float(len(c.images)) for c in federation.clients} if self.config.fedavg.weighted else None
         write_tensors(self._global, federation.channel.mean(updates, phase="weights", weights=weights))
+        self._hand_out()
         return sum(losses) / len(losses)
 
-    def models(self) -> list[nn.Module]:
-        return [self._global] * len(self.federation.clients)
+    def _hand_out(self) -> None:
+        """Give every client the global model: before the first round, and after each."""
+        received = self.federation.channel.broadcast(averaged_tensors(self._global), phase="weights")
+        for client in self.federation.clients:
+            write_tensors(client.model, received)
 
     def server_model(self) -> nn.Module | None:
         return self._global
 
     def state_dict(self) -> dict[str, Any]:
-        return {"global": self._global.state_dict()}
+        return {**super().state_dict(), "global": self._global.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
         self._global.load_state_dict(state["global"])
 
 

@@ -33,9 +33,9 @@ def load_checkpoint(path: Path, *, config: str) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"checkpoint {str(path)!r} cannot be read ({error}): delete it to start afresh") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), str):
         raise CheckpointError(f"checkpoint {str(path)!r} is not of format {FORMAT}: delete it to start afresh")
     if state["config"] != config:
         changed = sorted(set(state["config"].splitlines()) ^ set(config.splitlines()))

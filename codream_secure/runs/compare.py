@@ -53,6 +53,7 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}: at least one is needed")
+    methods = list(dict.fromkeys(methods))
     obstacles = {name: find_method(name).obstacle(config) for name in methods}
     possible = [name for name in methods if obstacles[name] is None]
     source = load_source(config.data.source, root=config.data.root, download=config.data.download)

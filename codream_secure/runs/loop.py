@@ -9,6 +9,7 @@ killed at any moment goes on from the last whole round and ends with the same we
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -75,7 +76,7 @@ def run(
         resume: go on from ``out``'s checkpoint, if there is one.
         source: the data set, if it is in memory already.
         observe: told (phase, done, total) as the work goes on.
-        on_round: told every new row of the metrics.
+        on_round: told every new row of the metrics, once it is safe in the checkpoint.
 
     Raises:
         ConfigError: the method cannot run this configuration, or ``out`` already holds a run and ``resume`` is off.
@@ -104,7 +105,9 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
         _restore(load_checkpoint(checkpoint, config=resolved), method, state)
     if out:
         files.write_text(out / "config.toml", resolved)
-        files.write_json(out / "environment.json", describe_environment(federation.device))
+        if state.round < 0 or not (out / "environment.json").exists():
+            # A resumed run keeps the environment that it began in.
+            files.write_json(out / "environment.json", describe_environment(federation.device))
         files.write_json(out / "partition.json", federation.class_table.tolist())
         _write_metrics(out, state.rows)
     with ExitStack() as stack:
@@ -115,17 +118,19 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
             figures = _advance(method, number)
             state.seconds += time.perf_counter() - started
             state.round = number
-            if number % config.run.evaluate_every == 0 or number == config.run.rounds:
-                row = _measure(method, state, figures)
-                state.rows.append(row)
-                on_round(row)
-                board(row)
+            evaluated = number % config.run.evaluate_every == 0 or number == config.run.rounds
+            if evaluated:
+                state.rows.append(_measure(method, state, figures))
             if out and checkpoint:
-                save_checkpoint(checkpoint, _snapshot(method, state, resolved))
-                _write_metrics(out, state.rows)
+                # The picture first: once the checkpoint is there, this round is not run again.
                 dreams = method.dreams()
                 if config.run.dream_grids and dreams is not None:
                     save_dream_grid(out / "dreams" / f"round_{number:04d}.png", dreams, federation.source)
+                save_checkpoint(checkpoint, _snapshot(method, state, resolved))
+                _write_metrics(out, state.rows)
+            if evaluated:
+                board(state.rows[-1])
+                on_round(state.rows[-1])
     summary = summarise(config, state.rows, federation.channel.ledger, weights=fingerprint(method))
     if out:
         files.write_json(out / "summary.json", summary)
@@ -152,7 +157,7 @@ def _measure(method: Method, state: _State, figures: dict[str, float]) -> Row:
         "bytes_up": sum(up for up, _ in totals) / len(totals),
         "bytes_down": sum(down for _, down in totals) / len(totals),
         "seconds": state.seconds,
-        **figures,
+        **{name: value for name, value in figures.items() if math.isfinite(value)},
     }
     server = method.server_model()
     if server is not None:

@@ -93,7 +93,7 @@ def test_a_layer_that_does_not_run_is_an_error() -> None:
     tap = FeatureTap(model, ["used", "unused"])
     with tap.reading():
         model(torch.zeros(1, 4))
-        with pytest.raises(ModelError, match="were not run"):
+        with pytest.raises(ModelError, match="feature layers unused of Unused are not run"):
             tap.take()
 
 

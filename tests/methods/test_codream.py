@@ -8,6 +8,7 @@ import torch
 from codream_secure.config import Config, make_config
 from codream_secure.dreaming import DreamObjective
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
+from codream_secure.errors import ConfigError
 from codream_secure.federation import Federation
 from codream_secure.methods.codream import CoDream
 from codream_secure.methods.fedavg import averaged_tensors
@@ -18,6 +19,7 @@ SMALL = (
     "dreaming.images=12",
     "dreaming.steps=4",
     "distillation.epochs=1",
+    "distillation.cutmix=0",
     "data.validation_samples=20",
 )
 
@@ -116,7 +118,9 @@ def test_clients_of_four_architectures_dream_together() -> None:
 @pytest.mark.parametrize("form", ["none", "jsd", "server_entropy"])
 def test_each_form_of_adaptive_teaching_runs_and_changes_the_dreams(form: str) -> None:
     """In the published code turning adaptive teaching off crashed."""
-    method = warmed_up("model.server=mlp", f"dreaming.adaptive={form}", "dreaming.features=0")
+    method = warmed_up(
+        "model.server=mlp", f"dreaming.adaptive={form}", "dreaming.features=0", "dreaming.adaptive_from_round=1"
+    )
     without = warmed_up("model.server=mlp", "dreaming.features=0")
     method.run_round(1)
     without.run_round(1)
@@ -134,7 +138,7 @@ def test_adaptive_teaching_waits_for_its_round() -> None:
 
 
 def test_the_students_way_to_the_clients_is_counted() -> None:
-    method = warmed_up("model.server=mlp", "dreaming.adaptive=jsd")
+    method = warmed_up("model.server=mlp", "dreaming.adaptive=jsd", "dreaming.adaptive_from_round=1")
     student = method.server_model()
     assert student is not None
     size = 4 * sum(tensor.numel() for tensor in averaged_tensors(student))
@@ -226,3 +230,33 @@ def test_rehearsal_keeps_a_clients_own_images_in_mind() -> None:
         client = method.federation.clients[0]
         losses[weight] = torch.nn.functional.cross_entropy(client.soft_labels(client.images), client.labels).item()
     assert losses[1.0] < 0.5 * losses[0.0]
+
+
+def test_cutmix_copies_cost_their_labels_and_nothing_else() -> None:
+    plain, mixed = warmed_up(), warmed_up("distillation.cutmix=2")
+    for method in (plain, mixed):
+        method.run_round(1)
+    before, after = (method.federation.channel.ledger.by_phase(0) for method in (plain, mixed))
+    labels = 12 * 10 * 4
+    assert after.pop("soft_labels") == tuple(3 * labels for _ in range(2))
+    assert before.pop("soft_labels") == (labels, labels)
+    assert before == after
+    assert len(mixed.state_dict()["buffer"]["images"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("dreaming.collaborative=false", "dreaming.label_midway=true"), "at least two collaborative steps"),
+        (("dreaming.steps=1", "dreaming.label_midway=true"), "at least two collaborative steps"),
+        (("dreaming.collaborative=false", "dreaming.images=3"), "each of 4 clients"),
+        (("distillation.buffer=11",), "must hold a batch of 12 dreams"),
+        (("model.server=mlp", "dreaming.adaptive=server_entropy", "dreaming.local_steps=2"), "local_steps = 1"),
+        (("dreaming.betas=[1.5, 0.9]",), "less than 1"),
+        (("data.validation_samples=0", "run.target_accuracy=0.5"), "hold some images out"),
+        (("model.feature_layers={lenet=['conv2']}",), "names lenet, which no client has"),
+    ],
+)
+def test_options_that_would_do_nothing_together_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(*overrides)
