@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from codream_secure.cli.app import guarded
 from codream_secure.config import load_config
 from codream_secure.runs import run
 
@@ -38,7 +39,7 @@ def main(
     if not torch.cuda.is_available():
         print("no CUDA device here: nothing was measured", file=sys.stderr)
         raise typer.Exit(1)
-    overrides = [f"data.source={source}", f"run.rounds={rounds}", *([f"data.root={root}"] if root else [])]
+    overrides = [f"data.source={source}", f"run.rounds={rounds}", *([f"data.root='{root}'"] if root else [])]
     deadline = time.monotonic() + 60 * minutes
     last = time.monotonic()
 
@@ -61,4 +62,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    guarded(lambda: typer.run(main))

@@ -59,6 +59,11 @@ def test_a_value_that_is_not_finite_never_enters_a_sum() -> None:
         channel().sum({0: [torch.zeros(2)], 1: [torch.tensor([0.0, float("nan")])]}, phase="dreams")
 
 
+def test_shapes_must_agree_and_not_only_sizes() -> None:
+    with pytest.raises(ContributionError, match=r"client 1 handed over shapes \[\(3, 2\)\]"):
+        channel().sum({0: [torch.zeros(2, 3)], 1: [torch.zeros(3, 2)]}, phase="dreams")
+
+
 def test_the_ledger_survives_a_checkpoint() -> None:
     ledger, other = Ledger(), Ledger()
     ledger.add_up(0, "dreams", 5)

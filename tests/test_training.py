@@ -131,3 +131,68 @@ def test_predict_is_in_eval_mode_and_restores_the_mode() -> None:
     labels = training.predict(model, images).argmax(dim=1)
     assert training.count_correct(model, images, labels) == 700
     assert training.count_correct(model, images, (labels + 1) % 3) == 0
+
+
+def test_recalibration_gives_the_images_own_statistics_and_touches_nothing_else() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.3)).train()
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
+    images = random(30, 1, 5, 5)
+    training.recalibrate(model, images)
+    with torch.no_grad():
+        features = model[1](images)  # dropout is off while statistics are measured
+    norm = model[2]
+    torch.testing.assert_close(norm.running_mean, features.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, features.var(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert all(module.training for module in model.modules())
+    assert norm.momentum == 0.3
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+
+
+def test_recalibration_with_one_image_changes_nothing() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    training.recalibrate(model, random(1, 1, 5, 5))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_long_gradients_are_clipped_to_the_given_norm() -> None:
+    moved = []
+    for limit in (None, 0.5):
+        model = nn.Linear(3, 2, bias=False)
+        nn.init.zeros_(model.weight)
+        fit(
+            model,
+            (100 * random(8, 3), torch.arange(8) % 2),
+            training.cross_entropy,
+            epochs=1,
+            optimization=Optimization(lr=1.0, momentum=0.0, weight_decay=0.0, batch_size=8, max_grad_norm=limit),
+            generator=order(),
+        )
+        moved.append(model.weight.norm().item())
+    assert moved[0] > 1
+    assert moved[1] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_cosine_schedule_ends_at_a_standstill() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    steps: list[float] = []
+
+    def constant_slope(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        steps.append(model.weight.item())
+        return model(x).mean()
+
+    fit(
+        model,
+        (torch.ones(4, 1),),
+        constant_slope,
+        epochs=5,
+        optimization=Optimization(
+            lr=0.1, momentum=0.0, weight_decay=0.0, batch_size=2, max_grad_norm=None, schedule="cosine"
+        ),
+        generator=order(),
+    )
+    moved = -np.diff([*steps, model.weight.item()])
+    expected = 0.1 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)

@@ -112,3 +112,9 @@ def test_moments_per_position_are_those_of_each_pixel_of_each_channel(name: str)
         flat = features.reshape(len(features), -1).astype(np.float64)
         np.testing.assert_allclose(mean, flat.mean(axis=0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(variance, flat.var(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_with_nothing_to_match_says_so() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ModelError, match="no layer whose input could be matched"):
+        FeatureTap(model)

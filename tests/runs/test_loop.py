@@ -178,3 +178,38 @@ def test_cost_to_a_target_is_that_of_the_first_round_that_reaches_it() -> None:
 def test_a_nan_in_training_stops_the_run_with_its_name() -> None:
     with pytest.raises(ValueError, match="lower the learning rate"):
         run(quick("local.lr=1e30", "local.warmup_epochs=5"))
+
+
+def test_a_round_that_was_announced_is_already_safe(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict[str, object]) -> None:
+        if row["round"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(quick(), out=tmp_path, on_round=stop)
+    announced: list[object] = []
+    run(quick(), out=tmp_path, resume=True, on_round=lambda row: announced.append(row["round"]))
+    assert announced == [2]
+    assert (tmp_path / "dreams" / "round_0001.png").exists()
+
+
+def test_figures_that_are_not_numbers_are_left_out_of_the_metrics(tmp_path: Path) -> None:
+    run(quick("local.epochs=0", "distillation.epochs=0"), out=tmp_path)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "distillation_loss" not in text
+
+
+def test_models_with_dropout_are_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dropping.py").write_text(
+        "from torch import nn\n"
+        "def build(*, channels, image_size, num_classes):\n"
+        "    return nn.Sequential(nn.Dropout(0.5), nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),\n"
+        "        nn.Flatten(), nn.Linear(4 * (image_size[0] - 2) * (image_size[1] - 2), num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {run(quick("model.clients=dropping:build")).summary["weights_sha256"] for _ in range(2)}
+    assert len(found) == 1

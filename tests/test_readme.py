@@ -1,0 +1,51 @@
+"""The README's Python runs as it stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MODEL = """
+from torch import nn
+
+
+def build(*, channels, image_size, num_classes):
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(8 * image_size[0] * image_size[1], num_classes),
+    )
+"""
+
+
+def test_the_example_with_own_data_and_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    generator = np.random.default_rng(0)
+    labels = np.arange(240) % 3
+    images = generator.integers(0, 100, (240, 12, 12), dtype=np.uint8) + (50 * labels[:, None, None]).astype(np.uint8)
+    np.savez(
+        tmp_path / "my_images.npz", x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
+    )
+    (tmp_path / "my_models.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+    exec(compile(example, "README.md", "exec"), {})
+    summary = json.loads((tmp_path / "runs" / "mine" / "summary.json").read_text())
+    assert capsys.readouterr().out.startswith(f"{summary['test_accuracy']} ")
+    # Three classes that differ in brightness are learnt, not guessed.
+    assert summary["test_accuracy"] > 0.6
+
+
+def test_commands_of_the_readme_name_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"(experiments/configs/[\w.]+\.toml|docs/images/[\w.]+)", text):
+        assert (ROOT / path).exists(), path
