@@ -1,18 +1,19 @@
-# Two commands need nothing but Python 3.11 and git:
+# Two commands need nothing but Python 3.11 (on Debian and Ubuntu also its venv package) and git:
 #   make demo    sets up and trains CoDream beside its baselines on embedded real data
 #   make test    sets up and runs the default test suite
 # Where torch should come from elsewhere than the default index (a CPU-only build on Linux, say), tell pip:
 #   PIP_EXTRA_INDEX_URL=... make demo
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV ?= .venv
-BIN = $(VENV)/bin
-OUT ?= runs/demo
+PYTHON := $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := runs/demo
 
+.NOTPARALLEL:
 .PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/codream-secure demo --out $(OUT)
+	$(BIN)/python -m codream_secure demo --out $(OUT)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q
@@ -26,19 +27,25 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV) || \
+		{ rm -rf $(VENV); echo 'no venv module: on Debian and Ubuntu, apt install python3.11-venv' >&2; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo 'installing into $(VENV); torch is large, this can take minutes'
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	@echo 'installing into $(VENV); torch is large, this can take minutes'
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo 'installing into $(VENV); torch is large, this can take minutes'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

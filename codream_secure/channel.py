@@ -3,7 +3,7 @@
 Whatever leaves a client (dream gradients, soft labels, model updates, counts) is an array handed to :meth:`Channel.sum`
 or :meth:`Channel.mean`; whatever a client receives comes out of :meth:`Channel.broadcast`. The sum itself is a protocol
 of the :mod:`protocols` package, so protecting a run means giving the channel another protocol. Bytes are counted here,
-from the buffers that are really handed over, so no method can forget to count.
+from the buffers that are really handed over, so what passes here is always counted.
 """
 
 from __future__ import annotations

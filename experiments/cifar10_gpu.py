@@ -9,6 +9,7 @@ nothing: no figure of a GPU run is committed yet.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,11 @@ def main(
     if not torch.cuda.is_available():
         print("no CUDA device here: nothing was measured", file=sys.stderr)
         raise typer.Exit(1)
-    overrides = [f"data.source={source}", f"run.rounds={rounds}", *([f"data.root='{root}'"] if root else [])]
+    overrides = [
+        f"data.source={source}",
+        f"run.rounds={rounds}",
+        *([f"data.root={json.dumps(root, ensure_ascii=False)}"] if root else []),
+    ]
     deadline = time.monotonic() + 60 * minutes
     last = time.monotonic()
 

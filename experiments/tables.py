@@ -105,7 +105,10 @@ def main(
     for path in write or []:
         write_text(path, fill(path.read_text(encoding="utf-8")))
     if not write:
-        for path in sorted(RESULTS.glob("*.json")):
+        paths = sorted(RESULTS.glob("*.json"))
+        if not paths:
+            raise ConfigError(f"there are no results in {str(RESULTS)!r}")
+        for path in paths:
             print(f"## {path.stem}\n\n{render(path.stem)}\n")
 
 

@@ -72,6 +72,8 @@ def run_variants(variants: dict[str, Config], *, reference: str | None, seeds: i
     """Run every variant on every seed; write and return ``variants.json``."""
     results: dict[str, list[RunResult]] = {name: [] for name in variants}
     wanted = {config.data.source: config.data for config in variants.values()}
+    first = next(iter(variants.values())).run
+    environment = describe_environment(resolve_device(first.device), threads=first.threads)
     sources = {name: load_source(name, root=data.root, download=data.download) for name, data in wanted.items()}
     longest = max(config.run.rounds for config in variants.values())
     with Watch(runs=len(variants) * seeds, rounds=longest) as watch:
@@ -84,7 +86,7 @@ def run_variants(variants: dict[str, Config], *, reference: str | None, seeds: i
                 found = run(one, out=place, resume=True, source=sources[config.data.source], observe=watch.observe)
                 results[name].append(found)
     table = {
-        "environment": describe_environment(resolve_device(next(iter(variants.values())).run.device)),
+        "environment": environment,
         "variants": [
             {"name": name, "rounds": variants[name].run.rounds, "seeds": [found.summary["seed"] for found in runs]}
             | {

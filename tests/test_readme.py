@@ -49,3 +49,17 @@ def test_commands_of_the_readme_name_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"(experiments/configs/[\w.]+\.toml|docs/images/[\w.]+)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_no_figure_is_missing_and_no_placeholder_left() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "@@" not in text
+    for name in re.findall(r"<!-- table: ([\w.-]+) -->", text):
+        assert (ROOT / "experiments" / "results" / f"{name}.json").exists(), name
+
+
+def test_committed_results_name_no_place_on_a_machine() -> None:
+    for path in (ROOT / "experiments" / "results").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert "root = " not in text, path.name
+        assert "/home/" not in text, path.name

@@ -56,6 +56,7 @@ def compare(
     methods = list(dict.fromkeys(methods))
     obstacles = {name: find_method(name).obstacle(config) for name in methods}
     possible = [name for name in methods if obstacles[name] is None]
+    environment = describe_environment(resolve_device(config.run.device), threads=config.run.threads)
     source = load_source(config.data.source, root=config.data.root, download=config.data.download)
     results: dict[str, list[RunResult]] = {name: [] for name in possible}
     total = len(possible) * seeds
@@ -69,8 +70,9 @@ def compare(
             results[name].append(run(one, out=place, resume=True, source=source, observe=observe))
     target = config.run.target_accuracy or _gap_target(results)
     comparison = {
-        "config": config.to_toml(),
-        "environment": describe_environment(resolve_device(config.run.device)),
+        # Where the data lie on this machine is no part of the result.
+        "config": config.model_copy(update={"data": config.data.model_copy(update={"root": None})}).to_toml(),
+        "environment": environment,
         "seeds": [config.run.seed + offset for offset in range(seeds)],
         "selected_by": config.run.select,
         "target": target,

@@ -14,14 +14,14 @@ import torch
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "opacus", "cryptography", "tenseal", "pydantic")
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions, commit and hardware of this run, as plain values."""
+def describe_environment(device: torch.device, *, threads: int) -> dict[str, Any]:
+    """Versions, commit and hardware of a run on ``device`` with that many torch threads, as plain values."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        "torch_threads": threads,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "commit": _commit(),
         "packages": {name: _version(name) for name in _PACKAGES},

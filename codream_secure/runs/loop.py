@@ -107,7 +107,9 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
         files.write_text(out / "config.toml", resolved)
         if state.round < 0 or not (out / "environment.json").exists():
             # A resumed run keeps the environment that it began in.
-            files.write_json(out / "environment.json", describe_environment(federation.device))
+            files.write_json(
+                out / "environment.json", describe_environment(federation.device, threads=config.run.threads)
+            )
         files.write_json(out / "partition.json", federation.class_table.tolist())
         _write_metrics(out, state.rows)
     with ExitStack() as stack:
