@@ -1,75 +1,73 @@
 """The only way between clients and server.
 
-Whatever leaves a client (dream gradients, soft labels, model updates, counts) is an array handed to :meth:`Channel.sum`
-or :meth:`Channel.mean`; whatever a client receives comes out of :meth:`Channel.broadcast`. The sum itself is a protocol
-of the :mod:`protocols` package, so protecting a run means giving the channel another protocol. Bytes are counted here,
-from the buffers that are really handed over, so what passes here is always counted.
+Whatever leaves a client (dream gradients, soft labels, model updates, counts) is an array handed to
+:meth:`Channel.mean` or :meth:`Channel.sum`; whatever a client receives comes out of :meth:`Channel.broadcast`. The sum
+itself runs through the machines of a protocol of the :mod:`protocols` package, set up once per round, so protecting a
+run means naming another protocol. Bytes are counted here, from the messages that are really handed over.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from protocols import ContributionError, SumProtocol
+from codream_secure.faults import FaultyNetwork
+from codream_secure.ledger import Ledger
+from protocols import (
+    SERVER,
+    ContributionError,
+    Costs,
+    Simulation,
+    SumProtocol,
+    SumResult,
+    Terms,
+    TooFewSurvivorsError,
+)
 
 Tensors = Sequence[torch.Tensor]
+_ATTEMPTS = 50
 
 
-class Ledger:
-    """Bytes up (client to server) and down (server to client), by client and phase."""
+class Summed(NamedTuple):
+    """A sum over clients, in the shapes that each client handed over, and whose tensors are in it."""
 
-    def __init__(self) -> None:
-        self._up: dict[tuple[int, str], int] = defaultdict(int)
-        self._down: dict[tuple[int, str], int] = defaultdict(int)
-
-    def add_up(self, client: int, phase: str, count: int) -> None:
-        """Count ``count`` bytes that ``client`` sent in ``phase``."""
-        self._up[client, phase] += count
-
-    def add_down(self, client: int, phase: str, count: int) -> None:
-        """Count ``count`` bytes that ``client`` received in ``phase``."""
-        self._down[client, phase] += count
-
-    def by_phase(self, client: int) -> dict[str, tuple[int, int]]:
-        """Phase to (bytes up, bytes down) for one client."""
-        phases = sorted({phase for owner, phase in (*self._up, *self._down) if owner == client})
-        return {phase: (self._up.get((client, phase), 0), self._down.get((client, phase), 0)) for phase in phases}
-
-    def client_total(self, client: int) -> tuple[int, int]:
-        """Bytes (up, down) of one client over all phases."""
-        table = self.by_phase(client).values()
-        return sum(up for up, _ in table), sum(down for _, down in table)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain lists, for a checkpoint."""
-        return {
-            direction: [[client, phase, count] for (client, phase), count in sorted(counts.items())]
-            for direction, counts in (("up", self._up), ("down", self._down))
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        for direction, counts in (("up", self._up), ("down", self._down)):
-            counts.clear()
-            counts.update({(client, phase): count for client, phase, count in state[direction]})
+    tensors: list[torch.Tensor]
+    contributors: tuple[int, ...]
 
 
 class Channel:
     """Broadcasts to clients and sums over clients, through one protocol and one ledger.
 
+    A sum for which too few clients are left is asked for again: none of it was opened. A client that is missing from
+    one sum is back for the next; the dreams of a step, say, are then moved by those who were there.
+
     Args:
         protocol: how sums are protected.
-        clients: how many clients there are; they are numbered from 0.
+        clients: how many there are; they are numbered from 0.
+        terms: of every round; sums name one of its streams.
+        network: loses messages; None loses none.
     """
 
-    def __init__(self, protocol: SumProtocol, clients: int) -> None:
+    def __init__(
+        self, protocol: SumProtocol, clients: int, *, terms: Terms, network: FaultyNetwork | None = None
+    ) -> None:
         self.protocol = protocol
         self.clients = clients
         self.ledger = Ledger()
+        self._terms = terms
+        self._network = network
+        self._simulation = Simulation(protocol, range(clients), terms=terms, network=network)
+        self._round = 0
+        self._sums = 0
+
+    def begin_round(self, number: int) -> None:
+        """Everything from here on belongs to this round; the next sum sets it up."""
+        self._simulation.close()
+        self._round, self._sums = number, 0
 
     def broadcast(self, tensors: Tensors, *, phase: str) -> list[torch.Tensor]:
         """Hand the server's tensors to every client.
@@ -82,67 +80,101 @@ class Channel:
             self.ledger.add_down(client, phase, size)
         return [tensor.detach().clone() for tensor in tensors]
 
-    def sum(self, contributions: Mapping[int, Tensors], *, phase: str) -> list[torch.Tensor]:
-        """Sum each client's tensors, element-wise over clients.
+    def sum(self, contributions: Mapping[int, Tensors], *, phase: str) -> Summed:
+        """Sum each client's tensors, element-wise over the clients that are still there.
 
         Args:
             contributions: client number to tensors; the same shapes for every client.
-            phase: what the bytes are counted under.
+            phase: the stream, under which the bytes are counted.
 
         Returns:
             float32 tensors of those shapes, on the device of the first contribution.
 
         Raises:
             protocols.ContributionError: shapes differ or a value is not finite.
+            protocols.TooFewSurvivorsError: too few were left, again and again.
         """
-        shapes = {client: [tuple(tensor.shape) for tensor in tensors] for client, tensors in contributions.items()}
-        expected = next(iter(shapes.values()), [])
-        for client, found in shapes.items():
-            if found != expected:
-                raise ContributionError(f"client {client} handed over shapes {found} where others gave {expected}")
-        outcome = self.protocol.sum({client: _flatten(tensors) for client, tensors in contributions.items()})
-        for client, count in outcome.uploaded.items():
-            self.ledger.add_up(client, phase, count)
-        for client, count in outcome.downloaded.items():
-            self.ledger.add_down(client, phase, count)
-        like = next(iter(contributions.values()))
-        total = torch.from_numpy(outcome.total)
-        parts = torch.split(total, [tensor.numel() for tensor in like])
-        return [
-            part.reshape(tensor.shape).to(device=tensor.device, dtype=torch.float32)
-            for part, tensor in zip(parts, like, strict=True)
-        ]
+        result = self._sum(contributions, phase, None)
+        return Summed(_shaped(result.total, next(iter(contributions.values()))), result.contributors)
 
     def mean(
-        self, contributions: Mapping[int, Tensors], *, phase: str, weights: Mapping[int, float] | None = None
+        self, contributions: Mapping[int, Tensors], *, phase: str, weights: Mapping[int, int] | None = None
     ) -> list[torch.Tensor]:
-        """The (weighted) mean over the clients that contribute.
+        """The (weighted) mean over the clients that are still there.
 
         A weight travels inside the sum as one more element, so the server learns the total weight and never a
         client's own. Without weights the mean is uniform and nothing is added.
 
         Args:
             contributions: as for :meth:`sum`.
-            phase: as for :meth:`sum`.
-            weights: client number to weight >= 0, not all zero.
+            phase: as for :meth:`sum`; with weights, the stream has to have them.
+            weights: client number to integer >= 0, not all zero.
 
         Raises:
-            ValueError: a weight is negative, or all are zero.
+            ProtocolError: as for :meth:`sum`; or a weight is out of range, or all are zero.
         """
-        if weights is None:
-            return [total / len(contributions) for total in self.sum(contributions, phase=phase)]
-        for client in contributions:
-            if weights[client] < 0:
-                raise ValueError(f"weights[{client}] is {weights[client]}: a weight must not be negative")
-        weighted = {
-            client: [*(weights[client] * tensor for tensor in tensors), torch.tensor([weights[client]])]
-            for client, tensors in contributions.items()
-        }
-        *totals, total_weight = self.sum(weighted, phase=phase)
-        if not total_weight.item() > 0:
-            raise ValueError("weights sum to 0: at least one contributing client needs a positive weight")
-        return [total / total_weight.item() for total in totals]
+        return _shaped(self._sum(contributions, phase, weights).mean(), next(iter(contributions.values())))
+
+    def _sum(self, contributions: Mapping[int, Tensors], phase: str, weights: Mapping[int, int] | None) -> SumResult:
+        vectors = _flattened(contributions)
+        self._sums += 1
+        for attempt in range(_ATTEMPTS):
+            if self._network is not None:
+                self._network.place = (self._round, self._sums, attempt)
+            try:
+                if not self._simulation.steps_left:
+                    self._simulation.open()
+                result = self._simulation.sum(vectors, stream=phase, weights=weights)
+            except TooFewSurvivorsError as error:
+                self.ledger.retries += 1
+                failure = error
+            else:
+                self._count_clipping(result.contributors, phase)
+                return result
+            finally:
+                self._count_costs(phase)
+        raise failure
+
+    def _count_costs(self, phase: str) -> None:
+        """Move the simulation's costs into the ledger."""
+        for (party, part), cost in self._simulation.costs.by_party.items():
+            counted = "protocol_setup" if part == "setup" else phase
+            self.ledger.add_cpu(party, counted, cost.cpu_seconds)
+            if party != SERVER:
+                self.ledger.add_up(party, counted, cost.sent)
+                self.ledger.add_down(party, counted, cost.received)
+        self._simulation.costs = Costs()
+
+    def _count_clipping(self, contributors: Sequence[int], phase: str) -> None:
+        for client in contributors:
+            report = self._simulation.clients[client].report
+            if report is not None:
+                self.ledger.add_encoded(client, phase, values=report.values, clipped=report.clipped)
 
 
-def _flatten(tensors: Tensors) -> Any:
-    return torch.cat([tensor.detach().reshape(-1).to("cpu", torch.float32) for tensor in tensors]).numpy()
+def _flattened(contributions: Mapping[int, Tensors]) -> dict[int, npt.NDArray[np.float32]]:
+    """One float32 vector per client.
+
+    Raises:
+        ContributionError: shapes differ, or there are none.
+    """
+    if not contributions:
+        raise ContributionError("contributions is empty: a sum needs at least one client")
+    expected = [tuple(tensor.shape) for tensor in next(iter(contributions.values()))]
+    for client, tensors in contributions.items():
+        found = [tuple(tensor.shape) for tensor in tensors]
+        if found != expected:
+            raise ContributionError(f"client {client} handed over shapes {found} where others gave {expected}")
+    return {
+        client: torch.cat([tensor.detach().reshape(-1).to("cpu", torch.float32) for tensor in tensors]).numpy()
+        for client, tensors in contributions.items()
+    }
+
+
+def _shaped(total: npt.NDArray[np.float64], like: Tensors) -> list[torch.Tensor]:
+    """A flat vector as float32 tensors of those shapes, on their devices."""
+    parts = torch.split(torch.from_numpy(total), [tensor.numel() for tensor in like])
+    return [
+        part.reshape(tensor.shape).to(device=tensor.device, dtype=torch.float32)
+        for part, tensor in zip(parts, like, strict=True)
+    ]

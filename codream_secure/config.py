@@ -130,10 +130,34 @@ class FedAvgConfig(_Section):
     weighted: bool = Field(False, description="weight clients by their number of images, through the sum")
 
 
-class ProtocolConfig(_Section):
-    """How sums over clients are protected."""
+class ClipConfig(_Section):
+    """Bounds on the magnitude of the values that leave a client; what lies beyond is clipped to them, and counted."""
 
-    protection: str = "plain"
+    dream_updates: float = Field(64.0, gt=0, description="gradients or pseudo-gradients of dreams")
+    dreams: float = Field(64.0, gt=0, description="finished dreams of clients that dream alone, in normalised pixels")
+    soft_labels: float = Field(128.0, gt=0, description="logits, or probabilities")
+    weights: float = Field(256.0, gt=0, description="FedAvg's weights and batch-norm statistics")
+    counts: float = Field(2.0**20, gt=0, description="correct predictions, in evaluation")
+
+
+class ProtocolConfig(_Section):
+    """How sums over clients are protected; see :class:`protocols.Terms`."""
+
+    protection: str = Field("plain", description="plain or masked")
+    ring_bits: Literal[32, 64] = 32
+    steps: int | None = Field(None, ge=1, description="sums prepared by one set-up; default: as many as a round takes")
+    dropout: float = Field(0.3, ge=0, lt=1, description="share of the clients that may be missing from a sum")
+    corruption: float = Field(1 / 3, ge=0, lt=1, description="share of the clients that may collude with the server")
+    active: bool = Field(False, description="guard against a server that deviates")
+    clip: ClipConfig = ClipConfig()
+
+
+class FaultsConfig(_Section):
+    """Simulated dropouts; see :class:`codream_secure.faults.FaultRates`."""
+
+    setup: float = Field(0.0, ge=0, lt=1, description="probability that a client is lost in a phase of the set-up")
+    contribute: float = Field(0.0, ge=0, lt=1, description="probability that a client's vector is lost, per sum")
+    open: float = Field(0.0, ge=0, lt=1, description="probability that its help to open the sum is lost, per sum")
 
 
 class RunConfig(_Section):
@@ -164,6 +188,7 @@ class Config(_Section):
     distillation: DistillationConfig = DistillationConfig()
     fedavg: FedAvgConfig = FedAvgConfig()
     protocol: ProtocolConfig = ProtocolConfig()
+    faults: FaultsConfig = FaultsConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")
@@ -201,6 +226,11 @@ class Config(_Section):
             raise ValueError(
                 "dreaming.adaptive = 'server_entropy' adds the server's gradient to the clients' at every step: it "
                 "needs dreaming.local_steps = 1 and dreaming.collaborative = true"
+            )
+        if not dreaming.collaborative and any(self.faults.model_dump().values()):
+            raise ValueError(
+                "faults with dreaming.collaborative = false: dreams that only one client makes are lost with it; set "
+                "the rates to 0 or let clients dream together"
             )
         if not dreaming.collaborative and dreaming.images < self.data.clients:
             raise ValueError(

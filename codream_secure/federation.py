@@ -14,8 +14,10 @@ from codream_secure.client import Client
 from codream_secure.config import Config, OptimizationConfig
 from codream_secure.data import DataSource, ImageSet, hold_out, load_source, partition
 from codream_secure.errors import ConfigError
+from codream_secure.faults import FaultRates, FaultyNetwork
 from codream_secure.models import build_model
 from codream_secure.seeding import derive_seed, generator, seeded
+from codream_secure.streams import make_terms
 from codream_secure.training import Optimization
 from protocols import make_protocol
 
@@ -93,7 +95,12 @@ class Federation:
         federation = cls(
             config=config,
             clients=[],
-            channel=Channel(make_protocol(config.protocol.protection), data.clients),
+            channel=Channel(
+                make_protocol(config.protocol.protection),
+                data.clients,
+                terms=make_terms(config),
+                network=FaultyNetwork(config.run.seed, FaultRates(**config.faults.model_dump())),
+            ),
             validation=ready(source.train.subset(held_out)),
             test=ready(source.test),
             source=source,
@@ -134,7 +141,7 @@ class Federation:
         return loss
 
     def evaluate(self, models: list[nn.Module]) -> Evaluation:
-        """Test each client's model; the means come from counts that are summed over the channel."""
+        """Test each client's model; the means come from counts that go over the channel."""
         counts = {
             client.number: torch.tensor(
                 [training.count_correct(model, *part) if len(part[1]) else 0 for part in (self.validation, self.test)],
@@ -142,11 +149,11 @@ class Federation:
             )
             for client, model in zip(self.clients, models, strict=True)
         }
-        (total,) = self.channel.sum({number: [count] for number, count in counts.items()}, phase="evaluation")
+        (mean,) = self.channel.mean({number: [count] for number, count in counts.items()}, phase="evaluation")
         validation_size, test_size = len(self.validation[1]), len(self.test[1])
         return Evaluation(
-            validation=total[0].item() / (len(counts) * validation_size) if validation_size else None,
-            test=total[1].item() / (len(counts) * test_size),
+            validation=mean[0].item() / validation_size if validation_size else None,
+            test=mean[1].item() / test_size,
             client_test=tuple(count[1].item() / test_size for count in counts.values()),
         )
 

@@ -1,21 +1,91 @@
 """Sums of clients' vectors, each with a stated protection.
 
-This package stands alone: it knows numpy, and nothing of models, images or sockets. A protocol is chosen by its name
-through :func:`make_protocol`; what it protects against whom is its :attr:`SumProtocol.threat_model`.
+This package stands alone: it knows numpy, cryptography and msgspec, and nothing of models, images or sockets. A sum is
+an encoding (:mod:`~protocols.encoding`), noise (:mod:`~protocols.noise`) and a protection, each chosen by itself. A
+protection is a pair of state machines (:mod:`~protocols.machines`) made by the protocol that :func:`make_protocol`
+gives for a name; what it protects against whom is its ``threat_model``.
+
+>>> import numpy as np
+>>> from protocols import FixedPoint, Simulation, Terms, make_protocol
+>>> terms = Terms(streams={"gradients": FixedPoint(clip=1.0, clients=3)}, steps=10)
+>>> cohort = Simulation(make_protocol("masked"), [0, 1, 2], terms=terms)
+>>> cohort.open()
+>>> vectors = {member: np.array([0.5, -0.25 * member], dtype=np.float32) for member in range(3)}
+>>> cohort.sum(vectors, stream="gradients").total.tolist()
+[1.5, -0.75]
+>>> cohort.close()
 """
 
-from protocols.base import SumOutcome, SumProtocol, ThreatModel
-from protocols.errors import ContributionError, ProtocolError, UnknownProtocolError
-from protocols.plain import PlainSum
+from protocols.costs import SERVER, Cost, Costs
+from protocols.driver import Dropouts, Envelope, Network, Simulation
+from protocols.encoding import EncodingReport, FixedPoint
+from protocols.errors import (
+    AlreadyAnsweredError,
+    CohortError,
+    ContributionError,
+    EncodingError,
+    EquivocationError,
+    MessageError,
+    PeerKeyError,
+    PhaseError,
+    ProtocolError,
+    RosterError,
+    RoundReuseError,
+    SenderError,
+    ShareError,
+    StepError,
+    TermsError,
+    TooFewSurvivorsError,
+    UnknownProtocolError,
+)
+from protocols.keys import Identity, Roster
+from protocols.machines import Credentials, Phase, SumClient, SumProtocol, SumResult, SumServer
+from protocols.noise import Noise, NoNoise
 from protocols.registry import available_protocols, make_protocol
+from protocols.rounds import FileRoundLog, RoundLog
+from protocols.terms import Terms
+from protocols.threat import ThreatModel
 
 __all__ = [
+    "SERVER",
+    "AlreadyAnsweredError",
+    "CohortError",
     "ContributionError",
-    "PlainSum",
+    "Cost",
+    "Costs",
+    "Credentials",
+    "Dropouts",
+    "EncodingError",
+    "EncodingReport",
+    "Envelope",
+    "EquivocationError",
+    "FileRoundLog",
+    "FixedPoint",
+    "Identity",
+    "MessageError",
+    "Network",
+    "NoNoise",
+    "Noise",
+    "PeerKeyError",
+    "Phase",
+    "PhaseError",
     "ProtocolError",
-    "SumOutcome",
+    "Roster",
+    "RosterError",
+    "RoundLog",
+    "RoundReuseError",
+    "SenderError",
+    "ShareError",
+    "Simulation",
+    "StepError",
+    "SumClient",
     "SumProtocol",
+    "SumResult",
+    "SumServer",
+    "Terms",
+    "TermsError",
     "ThreatModel",
+    "TooFewSurvivorsError",
     "UnknownProtocolError",
     "available_protocols",
     "make_protocol",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 
-from protocols.base import SumProtocol
 from protocols.errors import UnknownProtocolError
+from protocols.machines import SumProtocol
+from protocols.masked import MaskedSum
 from protocols.plain import PlainSum
 
-_PROTOCOLS: dict[str, type[SumProtocol]] = {PlainSum.name: PlainSum}
+_PROTOCOLS: dict[str, type[SumProtocol]] = {protocol.name: protocol for protocol in (PlainSum, MaskedSum)}
 
 
 def available_protocols() -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def method_cells(entry: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """One row per method: accuracy, gap closed, bytes per client, seconds, cost to the target."""
+    """One row per method, with the cost to the target. Below: obstacles, and CPU seconds of the sums."""
     seeds = len(comparison["seeds"])
     selected = {"final": "final round", "validation": "round chosen on validation data"}[comparison["selected_by"]]
     target = comparison["target"]
@@ -55,7 +55,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     table = Table(
         title=f"Test accuracy in %, mean over clients, {selected}; {over}",
         title_justify="left",
-        caption=Text("\n".join(f"{m['method']}: {m['obstacle']}" for m in comparison["methods"] if m["obstacle"])),
+        caption=Text("\n".join(_below(comparison["methods"]))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -70,10 +70,20 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         if entry["obstacle"]:
             table.add_row(entry["method"], "cannot run")
             continue
-        table.add_row(
-            entry["method"], *method_cells(entry), *([] if target is None else [_to_target(entry["to_target"])])
-        )
+        cells = method_cells(entry)
+        if target is not None:
+            cells.append(_to_target(entry["to_target"]))
+        table.add_row(entry["method"], *cells)
     return table
+
+
+def _below(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why methods were not run, and what the protection of sums cost those that were."""
+    lines = [f"{entry['method']}: {entry['obstacle']}" for entry in methods if entry["obstacle"]]
+    costs = [
+        f"{entry['protocol_cpu_client']['mean']:.2g} ({entry['method']})" for entry in methods if not entry["obstacle"]
+    ]
+    return [*lines, *([f"CPU seconds of sums, per client: {', '.join(costs)}"] if costs else [])]
 
 
 def _to_target(found: Mapping[str, Any]) -> str:

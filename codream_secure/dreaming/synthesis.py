@@ -115,5 +115,5 @@ def dream_alone(
         padded = torch.zeros_like(received)
         padded[rows] = own.dreams
         finished[client] = [padded]
-    (dreams,) = channel.sum(finished, phase="dream_updates")
+    (dreams,) = channel.sum(finished, phase="dreams").tensors
     return dreams

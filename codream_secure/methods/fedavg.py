@@ -44,7 +44,7 @@ class FedAvg(Method):
         for client in federation.clients:
             losses.append(federation.train_locally(client, epochs=epochs, place=place, number=number))
             updates[client.number] = averaged_tensors(client.model)
-        weights = {c.number: float(len(c.images)) for c in federation.clients} if self.config.fedavg.weighted else None
+        weights = {c.number: len(c.images) for c in federation.clients} if self.config.fedavg.weighted else None
         write_tensors(self._global, federation.channel.mean(updates, phase="weights", weights=weights))
         self._hand_out()
         return sum(losses) / len(losses)

@@ -149,6 +149,12 @@ def _headline(run: RunRecord, figures: Row) -> list[tuple[str, str]]:
         ("Bytes down, per client", fmt.size(figures["bytes_down"])),
         ("Seconds of computation", fmt.number(figures["seconds"])),
     ]
+    if "protocol_cpu" in figures:
+        cpu = figures["protocol_cpu"]
+        rows.append(("CPU seconds of sums", f"{cpu['client']:.2g} per client, {cpu['server']:.2g} at the server"))
+        rows.append(("Values clipped", f"{100 * figures['clipped_fraction']:.2g} %"))
+    if figures.get("retries"):
+        rows.append(("Sums repeated for want of clients", str(figures["retries"])))
     goal = figures.get("to_target")
     if goal:
         reached = (
@@ -170,6 +176,7 @@ def _method_row(method: MethodRecord) -> dict[str, Any]:
         "up": fmt.size_spread(entry["bytes_up"]),
         "down": fmt.size_spread(entry["bytes_down"]),
         "seconds": fmt.number_spread(entry["seconds"]),
+        "sums": f"{entry['protocol_cpu_client']['mean']:.2g}",
     }
     goal = entry["to_target"]
     if goal:
@@ -211,16 +218,11 @@ def _partition(run: RunRecord | None, caption: str) -> Picture | None:
 def _phases(groups: dict[str, Sequence[RunRecord]]) -> list[dict[str, Any]]:
     """Per method, its phases with the most bytes first; ``share`` is of the largest method's total, 0..100."""
     totals: dict[str, dict[str, tuple[float, float]]] = {}
+    seconds: dict[str, dict[str, tuple[float, float]]] = {}
     for name, runs in groups.items():
-        tables = [run.summary["bytes_by_phase"] for run in runs if run.summary]
-        phases = sorted({phase for table in tables for phase in table})
-        totals[name] = {
-            phase: (
-                sum(table.get(phase, (0, 0))[0] for table in tables) / len(tables),
-                sum(table.get(phase, (0, 0))[1] for table in tables) / len(tables),
-            )
-            for phase in phases
-        }
+        summaries = [run.summary for run in runs if run.summary]
+        totals[name] = _mean_pairs([summary["bytes_by_phase"] for summary in summaries])
+        seconds[name] = _mean_pairs([summary["protocol_cpu_by_phase"] for summary in summaries])
     largest = max((sum(map(sum, phases.values())) for phases in totals.values()), default=0) or 1
     return [
         {
@@ -230,6 +232,8 @@ def _phases(groups: dict[str, Sequence[RunRecord]]) -> list[dict[str, Any]]:
                     "phase": phase.replace("_", " "),
                     "up": fmt.size(up),
                     "down": fmt.size(down),
+                    "client_cpu": _milliseconds(seconds[name].get(phase), 0),
+                    "server_cpu": _milliseconds(seconds[name].get(phase), 1),
                     "share": round(100 * (up + down) / largest, 2),
                 }
                 for phase, (up, down) in sorted(phases.items(), key=lambda item: -sum(item[1]))
@@ -238,6 +242,22 @@ def _phases(groups: dict[str, Sequence[RunRecord]]) -> list[dict[str, Any]]:
         for name, phases in totals.items()
         if phases
     ]
+
+
+def _mean_pairs(tables: Sequence[dict[str, Sequence[float]]]) -> dict[str, tuple[float, float]]:
+    """Phase to the means of a pair of figures over runs; a run without the phase counts as zeros."""
+    phases = sorted({phase for table in tables for phase in table})
+    return {
+        phase: (
+            sum(table.get(phase, (0, 0))[0] for table in tables) / len(tables),
+            sum(table.get(phase, (0, 0))[1] for table in tables) / len(tables),
+        )
+        for phase in phases
+    }
+
+
+def _milliseconds(seconds: tuple[float, float] | None, place: int) -> str:
+    return "-" if seconds is None else f"{1000 * seconds[place]:.1f}"
 
 
 def _clients(config: Config, groups: dict[str, Sequence[RunRecord]]) -> dict[str, Any] | None:

@@ -90,7 +90,8 @@ def compare(
 def _entry(runs: list[RunResult], target: float | None, results: dict[str, list[RunResult]]) -> dict[str, Any]:
     """One method's figures over seeds.
 
-    ``test_accuracy``, ``validation_accuracy``, ``bytes_up``, ``bytes_down``, ``seconds`` as :func:`spread`; the gap
+    ``test_accuracy``, ``validation_accuracy``, ``bytes_up``, ``bytes_down``, ``seconds`` and the CPU seconds of the
+    sums, ``protocol_cpu_client`` (mean client) and ``protocol_cpu_server``, as :func:`spread`; the gap
     between isolated and centralised that it closes, from the mean test accuracies (``gap_closed``, null where either is
     not in the table or there is no gap); bytes and seconds to the target over the seeds that reached it.
     """
@@ -99,6 +100,8 @@ def _entry(runs: list[RunResult], target: float | None, results: dict[str, list[
         key: spread([summary[key] for summary in summaries])
         for key in ("test_accuracy", "validation_accuracy", "bytes_up", "bytes_down", "seconds")
     }
+    for party in ("client", "server"):
+        entry[f"protocol_cpu_{party}"] = spread([summary["protocol_cpu"][party] for summary in summaries])
     entry["gap_closed"] = _gap_closed(runs, results)
     entry["to_target"] = None
     if target is not None:

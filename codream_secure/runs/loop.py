@@ -140,6 +140,7 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
 
 
 def _advance(method: Method, number: int) -> dict[str, float]:
+    method.federation.channel.begin_round(number)
     if number:
         return method.run_round(number)
     method.warm_up()
@@ -159,6 +160,7 @@ def _measure(method: Method, state: _State, figures: dict[str, float]) -> Row:
         "bytes_up": sum(up for up, _ in totals) / len(totals),
         "bytes_down": sum(down for _, down in totals) / len(totals),
         "seconds": state.seconds,
+        "clipped_fraction": federation.channel.ledger.clipped_fraction(),
         **{name: value for name, value in figures.items() if math.isfinite(value)},
     }
     server = method.server_model()

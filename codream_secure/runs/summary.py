@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from codream_secure.channel import Ledger
 from codream_secure.config import Config
+from codream_secure.ledger import Ledger
+from protocols import SERVER
 
 Row = dict[str, Any]
 
@@ -21,7 +22,9 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
         ``method``, ``seed``, ``selected_by``, ``round``, ``test_accuracy``, ``validation_accuracy``,
         ``client_test_accuracy``, ``server_test_accuracy`` (where there is a student), ``bytes_up`` and ``bytes_down``
         (mean per client, whole run), ``bytes_by_phase`` (phase to [up, down], mean per client), ``seconds``,
-        ``to_target`` (see :func:`to_target`; null without a target) and ``weights_sha256``.
+        ``protocol_cpu`` (CPU seconds that the sums took: ``client``, mean, and ``server``), ``protocol_cpu_by_phase``
+        (phase to [client, server]), ``clipped_fraction`` (of all encoded values), ``retries`` (sums asked for again for
+        want of clients), ``to_target`` (see :func:`to_target`; null without a target) and ``weights_sha256``.
     """
     chosen = select_row(rows, config.run.select)
     last = rows[-1]
@@ -32,6 +35,7 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
             total = phases.setdefault(phase, [0.0, 0.0])
             total[0] += up / len(clients)
             total[1] += down / len(clients)
+    cpu = _cpu_by_phase(ledger, len(clients))
     target = config.run.target_accuracy
     return {
         "method": config.method,
@@ -46,8 +50,25 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
         "bytes_down": last["bytes_down"],
         "bytes_by_phase": phases,
         "seconds": last["seconds"],
+        "protocol_cpu": {
+            "client": sum(client for client, _ in cpu.values()),
+            "server": sum(server for _, server in cpu.values()),
+        },
+        "protocol_cpu_by_phase": {phase: list(seconds) for phase, seconds in cpu.items()},
+        "clipped_fraction": ledger.clipped_fraction(),
+        "retries": ledger.retries,
         "to_target": to_target(rows, target) if target is not None else None,
         "weights_sha256": weights,
+    }
+
+
+def _cpu_by_phase(ledger: Ledger, clients: int) -> dict[str, tuple[float, float]]:
+    """Phase to CPU seconds of the protection: the mean client's and the server's."""
+    tables = [ledger.cpu_by_phase(client) for client in range(clients)]
+    server = ledger.cpu_by_phase(SERVER)
+    phases = sorted({phase for table in (server, *tables) for phase in table})
+    return {
+        phase: (sum(table.get(phase, 0.0) for table in tables) / clients, server.get(phase, 0.0)) for phase in phases
     }
 
 

@@ -66,7 +66,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
     def row(self, start: str) -> list[str]:
-        (found,) = [row for row in self.rows if row[0].startswith(start) and len(row) > 5]
+        found = next(row for row in self.rows if row[0].startswith(start) and len(row) > 6)
         return [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in found]
 
 
@@ -153,8 +153,9 @@ def test_a_comparison_shows_means_deviations_and_obstacles(comparison_page: Page
         row = page.row(entry["method"])
         assert row[0].endswith(entry["summary"])
         assert row[1] == f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['std']:.1f}"
-        assert row[6] == f"{cost['reached']}/{cost['runs']}"
-        assert row[8] == f"{cost['seconds']['mean']:.2f} ± {cost['seconds']['std']:.2f}"
+        assert row[6] == f"{entry['protocol_cpu_client']['mean']:.2g}"
+        assert row[7] == f"{cost['reached']}/{cost['runs']}"
+        assert row[9] == f"{cost['seconds']['mean']:.2f} ± {cost['seconds']['std']:.2f}"
     assert next(row for row in page.rows if row[0].startswith("fedavg"))[1] == (
         "Not run: needs one architecture, the clients have 2."
     )
@@ -189,7 +190,7 @@ def test_without_a_target_its_columns_go(own_comparison: Path) -> None:
         entry["to_target"] = None
     path.write_text(json.dumps(content))
     page = report(own_comparison)
-    assert len(page.row("codream")) == 6
+    assert len(page.row("codream")) == 7
     assert "reach it" not in page.text
 
 

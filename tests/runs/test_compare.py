@@ -59,6 +59,7 @@ def summary(test: float, validation: float | None, **more: float) -> dict[str, A
         "bytes_up": 10.0,
         "bytes_down": 20.0,
         "seconds": 3.0,
+        "protocol_cpu": {"client": 0.25, "server": 0.5},
         **more,
     }
 

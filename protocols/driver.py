@@ -1,0 +1,215 @@
+"""A whole cohort in one process: moves the bytes between the machines, through a network that may misbehave.
+
+It serves simulations, tests and benchmarks. A deployment moves the same bytes between the same machines over sockets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from protocols.costs import SERVER, Costs
+from protocols.encoding import Values
+from protocols.errors import ContributionError, PhaseError, ProtocolError
+from protocols.keys import Identity, Roster
+from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
+from protocols.rounds import RoundLog
+from protocols.terms import ROUND_ID_BYTES, Terms, check_cohort
+
+
+class Envelope(NamedTuple):
+    """Bytes on their way; ``SERVER`` (-1) is the server."""
+
+    sender: int
+    recipient: int
+    message: bytes
+
+
+class Rejection(NamedTuple):
+    """A message that its recipient refused, and why."""
+
+    envelope: Envelope
+    error: ProtocolError
+
+
+class Network:
+    """Delivers everything, in order. Subclasses lose, delay, reorder, repeat or damage what they are given."""
+
+    def carry(self, envelopes: list[Envelope], *, phase: Phase) -> list[Envelope]:
+        """What arrives of what was sent while the server waits in ``phase``, in the order of arrival."""
+        return envelopes
+
+
+class Dropouts(Network):
+    """Members that vanish: what they would send in a phase is lost.
+
+    Args:
+        vanishes: told the phase that the server waits in, the step's number (-1 during the set-up) and the member;
+            whether that member's message is lost.
+    """
+
+    def __init__(self, vanishes: Callable[[Phase, int, int], bool]) -> None:
+        self._vanishes = vanishes
+        self.step = -1
+
+    def carry(self, envelopes: list[Envelope], *, phase: Phase) -> list[Envelope]:
+        if phase is Phase.COLLECT and any(envelope.recipient == SERVER for envelope in envelopes):
+            self.step += 1
+        return [
+            envelope
+            for envelope in envelopes
+            if envelope.recipient != SERVER or not self._vanishes(phase, self.step, envelope.sender)
+        ]
+
+
+class Simulation:
+    """One server and its cohort, round after round.
+
+    Args:
+        protocol: how sums are protected.
+        members: distinct numbers in ascending order.
+        terms: the same for all.
+        network: what happens to messages.
+
+    Attributes:
+        costs: bytes and CPU seconds of everything so far.
+        rejections: messages that were refused, in order. Refused messages do not stop the simulation.
+        clients: the present round's machines.
+        server: likewise.
+        steps_left: sums that the present round's set-up still allows.
+    """
+
+    def __init__(
+        self, protocol: SumProtocol, members: Sequence[int], *, terms: Terms, network: Network | None = None
+    ) -> None:
+        self._protocol = protocol
+        self._members = check_cohort(members)
+        self._terms = terms
+        self.network = network or Network()
+        self.costs = Costs()
+        self.rejections: list[Rejection] = []
+        self.clients: dict[int, SumClient] = {}
+        self.server: SumServer | None = None
+        self.steps_left = 0
+        self._roster: Roster | None = None
+        self._credentials: dict[int, Credentials] = {}
+        if protocol.needs_credentials:
+            self._introduce()
+
+    def _introduce(self) -> None:
+        """Identities and a roster, as a deployment would hand them out once."""
+        identities = {member: Identity.generate() for member in self._members}
+        roster = Roster({member: identity.public_key for member, identity in identities.items()})
+        self._roster = roster
+        self._credentials = {
+            member: Credentials(identity=identity, roster=roster, rounds=RoundLog())
+            for member, identity in identities.items()
+        }
+
+    def open(self) -> None:
+        """Begin a round and finish its set-up.
+
+        Raises:
+            TooFewSurvivorsError: too few members completed it.
+        """
+        self.close()
+        self.clients = {
+            member: self._protocol.client(member, terms=self._terms, credentials=self._credentials.get(member))
+            for member in self._members
+        }
+        self.server = self._protocol.server(
+            self._members, terms=self._terms, round_id=os.urandom(ROUND_ID_BYTES), roster=self._roster
+        )
+        with self.costs.timed(SERVER, "setup"):
+            outbox = self.server.open()
+        self._run(outbox, "setup")
+        self.steps_left = self._terms.steps
+
+    def sum(self, vectors: Mapping[int, Values], *, stream: str, weights: Mapping[int, int] | None = None) -> SumResult:
+        """One step. Members without a vector do not contribute.
+
+        Args:
+            vectors: member to ``(d,)`` float32 or float64; all of one length.
+            stream: of the terms.
+            weights: member to integer, where the stream has weights.
+
+        Raises:
+            TooFewSurvivorsError: the sum could not be opened; the next step may be.
+            ContributionError: a vector cannot be encoded; the message names the client. The step is over, unopened.
+            PhaseError: no round is open.
+        """
+        if self.server is None:
+            raise PhaseError("no round is open: call open() first")
+        length = next((len(vector) for vector in vectors.values()), 0)
+        with self.costs.timed(SERVER, "step"):
+            outbox = self.server.request(stream, length)
+        self.steps_left -= 1
+        self._deliver(outbox, "step")
+        answers = []
+        for member, vector in sorted(vectors.items()):
+            weight = weights[member] if weights is not None else None
+            try:
+                with self.costs.timed(member, "step"):
+                    message = self.clients[member].contribute(vector, stream=stream, weight=weight)
+            except PhaseError as error:
+                # It never got the request, or is no longer part of the round.
+                self.rejections.append(Rejection(Envelope(member, SERVER, b""), error))
+                continue
+            except ContributionError as error:
+                # Nothing has reached the server yet, so the step is given up on every side.
+                self._deliver(self.server.advance(), "step")
+                raise ContributionError(f"client {member}: {error}") from None
+            answers.append(Envelope(member, SERVER, message))
+        self._collect(answers, "step")
+        with self.costs.timed(SERVER, "step"):
+            outbox = self.server.advance()
+        self._run(outbox, "step")
+        return self.server.result()
+
+    def close(self) -> None:
+        """End the round, if one is open."""
+        for client in self.clients.values():
+            client.close()
+        if self.server is not None:
+            self.server.close()
+        self.clients, self.server, self.steps_left = {}, None, 0
+
+    def _run(self, outbox: Outbox, phase: str) -> None:
+        """Deliver, collect and advance until the server is READY again; then raise what made it fail, if anything."""
+        assert self.server is not None
+        while self.server.phase not in (Phase.READY, Phase.CLOSED):
+            self._collect(self._deliver(outbox, phase), phase)
+            with self.costs.timed(SERVER, phase):
+                outbox = self.server.advance()
+        self._deliver(outbox, phase)
+        if self.server.failure is not None:
+            raise self.server.failure
+
+    def _deliver(self, outbox: Outbox, phase: str) -> list[Envelope]:
+        """Hand the server's messages to the members; their answers."""
+        assert self.server is not None
+        sent = [Envelope(SERVER, member, message) for member, message in outbox.items()]
+        answers = []
+        for envelope in self.network.carry(sent, phase=self.server.phase):
+            self.costs.moved(SERVER, envelope.recipient, phase, len(envelope.message))
+            try:
+                with self.costs.timed(envelope.recipient, phase):
+                    answer = self.clients[envelope.recipient].receive(envelope.message)
+            except ProtocolError as error:
+                self.rejections.append(Rejection(envelope, error))
+                continue
+            if answer is not None:
+                answers.append(Envelope(envelope.recipient, SERVER, answer))
+        return answers
+
+    def _collect(self, answers: list[Envelope], phase: str) -> None:
+        """Hand the members' messages to the server."""
+        assert self.server is not None
+        for envelope in self.network.carry(answers, phase=self.server.phase):
+            self.costs.moved(envelope.sender, SERVER, phase, len(envelope.message))
+            try:
+                with self.costs.timed(SERVER, phase):
+                    self.server.receive(envelope.sender, envelope.message)
+            except ProtocolError as error:
+                self.rejections.append(Rejection(envelope, error))

@@ -1,0 +1,234 @@
+"""Who is who, and the secrets that two members share for one round.
+
+Every member has a long-term Ed25519 identity, whose public half stands on a roster that all members hold. For each
+round it makes a fresh X25519 key pair and signs the public half. Two members derive from their exchange one root for
+masks and one key for shares in each direction; nothing long-term ever encrypts anything, so identities that leak later
+open no past round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from protocols.errors import PeerKeyError, RosterError
+from protocols.terms import check_cohort
+
+_PREFIX = b"codream-secure masked v1 "
+_ADVERTISE = _PREFIX + b"advertise"
+_VOTE = _PREFIX + b"vote"
+_SESSION = _PREFIX + b"session"
+_PAIR = _PREFIX + b"pair"
+KEY_BYTES = 32
+
+
+class Secret:
+    """Key material that can be wiped, and that no ``repr``, comparison or pickle gives away.
+
+    Wiping overwrites the one buffer that this object owns. Python and the libraries below it make copies on the way
+    (immutable ``bytes``, key schedules inside OpenSSL, integers) that cannot be reached from here; they die when the
+    interpreter lets go of them, and may stay readable in freed memory until it is used again.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self._buffer = bytearray(value)
+
+    @property
+    def value(self) -> bytearray:
+        """The buffer itself, not a copy.
+
+        Raises:
+            ValueError: it was wiped.
+        """
+        if not self._buffer:
+            raise ValueError("this secret was wiped")
+        return self._buffer
+
+    def wipe(self) -> None:
+        """Overwrite the buffer with zeros and drop it."""
+        for index in range(len(self._buffer)):
+            self._buffer[index] = 0
+        self._buffer = bytearray()
+
+    def derive(self, label: bytes) -> bytes:
+        """HMAC-SHA256 of a label under this secret: 32 bytes that reveal neither it nor any other label's."""
+        return hmac.digest(self.value, label, "sha256")
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("secrets are not pickled")
+
+
+class Identity:
+    """A member's long-term Ed25519 key pair.
+
+    Args:
+        private_key: 32 bytes, as :meth:`private_bytes` gave them.
+
+    Raises:
+        RosterError: it is not 32 bytes long.
+    """
+
+    def __init__(self, private_key: bytes) -> None:
+        if len(private_key) != KEY_BYTES:
+            raise RosterError(f"the private key has {len(private_key)} bytes: an Ed25519 key has {KEY_BYTES}")
+        self._key = Ed25519PrivateKey.from_private_bytes(private_key)
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """A new identity, from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate().private_bytes_raw())
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes, for the roster."""
+        return self._key.public_key().public_bytes_raw()
+
+    def private_bytes(self) -> bytes:
+        """32 secret bytes. Whoever stores them has to protect them."""
+        return self._key.private_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """A 64-byte signature."""
+        return self._key.sign(message)
+
+    def __repr__(self) -> str:
+        return f"Identity(public_key={self.public_key.hex()})"
+
+
+class Roster:
+    """The members' public keys, the same for everybody, brought to each member on a way that the server cannot change.
+
+    Args:
+        public_keys: member number to 32-byte Ed25519 public key.
+
+    Raises:
+        RosterError: a key is malformed or listed twice.
+        CohortError: a number is out of range.
+    """
+
+    def __init__(self, public_keys: Mapping[int, bytes]) -> None:
+        self._keys: dict[int, Ed25519PublicKey] = {}
+        members = check_cohort(sorted(public_keys))
+        if len({bytes(key) for key in public_keys.values()}) != len(members):
+            raise RosterError("two members have the same public key")
+        digest = hashlib.sha256(_PREFIX + b"roster")
+        for member in members:
+            key = public_keys[member]
+            try:
+                self._keys[member] = Ed25519PublicKey.from_public_bytes(key)
+            except ValueError:
+                raise RosterError(f"the public key of member {member} is not an Ed25519 public key") from None
+            digest.update(_number(member) + key)
+        self.digest = digest.digest()
+        """SHA-256 over all members and keys: equal for equal rosters only."""
+
+    def __contains__(self, member: int) -> bool:
+        return member in self._keys
+
+    def verify(self, member: int, signature: bytes, message: bytes) -> None:
+        """Return if the signature is the member's.
+
+        Raises:
+            PeerKeyError: it is not.
+            RosterError: there is no such member.
+        """
+        if member not in self._keys:
+            raise RosterError(f"member {member} is not on the roster")
+        try:
+            self._keys[member].verify(signature, message)
+        except InvalidSignature:
+            raise PeerKeyError(f"the signature in member {member}'s name is not member {member}'s") from None
+
+
+def session_digest(round_id: bytes, roster: bytes, terms: bytes, cohort: Sequence[int]) -> bytes:
+    """32 bytes that stand for one round of one cohort under one set of terms; everything below is bound to them."""
+    members = b"".join(_number(member) for member in cohort)
+    return hashlib.sha256(_SESSION + roster + terms + _number(len(cohort)) + members + round_id).digest()
+
+
+def advertisement(session: bytes, member: int, public_key: bytes) -> bytes:
+    """What a member signs when it advertises its key for a round."""
+    return _ADVERTISE + session + _number(member) + public_key
+
+
+def ballot(session: bytes, step: int, dead: Sequence[int]) -> bytes:
+    """What a member signs when it has been shown who is gone at a step."""
+    members = b"".join(_number(member) for member in dead)
+    return _VOTE + session + step.to_bytes(8, "big") + _number(len(dead)) + members
+
+
+class RoundKey:
+    """A member's X25519 key pair for one round; it is never stored and never used again."""
+
+    def __init__(self) -> None:
+        self._key: X25519PrivateKey | None = X25519PrivateKey.generate()
+        self.public_key = self._key.public_key().public_bytes_raw()
+
+    def __enter__(self) -> RoundKey:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the private key: once the pairs' secrets are derived it has served."""
+        self._key = None
+
+    def agree(self, session: bytes, me: int, peer: int, peer_key: bytes) -> PairSecrets:
+        """The secrets shared with one peer, by HKDF-SHA256 over the X25519 exchange.
+
+        Raises:
+            PeerKeyError: the peer's key is degenerate.
+        """
+        if self._key is None:
+            raise ValueError("this round's private key was dropped")
+        try:
+            exchanged = self._key.exchange(X25519PublicKey.from_public_bytes(peer_key))
+        except ValueError:
+            raise PeerKeyError(f"the key of member {peer} is degenerate") from None
+        ends = sorted(((me, self.public_key), (peer, peer_key)))
+        info = _PAIR + b"".join(_number(member) + key for member, key in ends)
+        material = HKDF(algorithm=hashes.SHA256(), length=3 * KEY_BYTES, salt=session, info=info).derive(exchanged)
+        masks, upward, downward = (Secret(material[start : start + KEY_BYTES]) for start in range(0, 96, KEY_BYTES))
+        return PairSecrets(masks, upward, downward) if me < peer else PairSecrets(masks, downward, upward)
+
+
+class PairSecrets:
+    """What two members share for one round.
+
+    Attributes:
+        masks: root of all pairwise mask seeds.
+        outgoing: encrypts the one parcel to the peer.
+        incoming: decrypts the one parcel from the peer.
+    """
+
+    __slots__ = ("incoming", "masks", "outgoing")
+
+    def __init__(self, masks: Secret, outgoing: Secret, incoming: Secret) -> None:
+        self.masks = masks
+        self.outgoing = outgoing
+        self.incoming = incoming
+
+    def wipe(self) -> None:
+        """Wipe all three."""
+        for secret in (self.masks, self.outgoing, self.incoming):
+            secret.wipe()
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4, "big")

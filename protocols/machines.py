@@ -1,0 +1,244 @@
+"""The interface: a protocol is a pair of state machines that take bytes and give bytes.
+
+They touch no socket, clock, thread or file; whoever drives them moves the bytes and decides how long to wait. A round
+goes like this, with every arrow a message that a driver carries:
+
+    server.open() -> messages; each client.receive(message) -> its answer; server.receive(member, answer)
+    server.advance() -> the next messages, and so on until server.phase is READY: the set-up, once per round
+    server.request(stream, values) -> messages; clients receive them and client.contribute(values) -> answer
+    server.advance() -> the next messages, until server.phase is READY again: one step, as often as wanted
+    server.result() -> the sum
+    server.close(), client.close()
+
+``advance`` ends the wait: whoever has not answered by then has dropped out of that phase. A member that drops out of
+a step may be back for the next one; a member that drops out of the set-up is out for the round.
+
+The transport has to tell the server truthfully who sent what; the machines refuse messages in somebody else's name
+only as far as they are signed or encrypted.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.encoding import EncodingReport, Ring, Values
+from protocols.errors import ProtocolError
+from protocols.keys import Identity, Roster
+from protocols.rounds import RoundLog
+from protocols.terms import Terms
+from protocols.threat import ThreatModel
+
+Outbox = dict[int, bytes]
+"""Messages to send, by the member they are for."""
+
+
+class Phase(enum.Enum):
+    """What a server waits for."""
+
+    NEW = "open() has not been called"
+    ADVERTISE = "keys"
+    SHARE = "shares"
+    READY = "request(), or close()"
+    COLLECT = "contributions"
+    VOTE = "votes on the set of survivors"
+    OPEN = "shares that open the sum"
+    CLOSED = "nothing: the round is over"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumResult:
+    """One finished sum.
+
+    Attributes:
+        total: ``(d,)`` float64, the (weighted) sum over the contributors.
+        weight: the sum of their weights; None where the stream has none.
+        contributors: whose vectors are in it.
+        ring: the sum before decoding, ``(length(d),)``.
+    """
+
+    total: npt.NDArray[np.float64]
+    weight: int | None
+    contributors: tuple[int, ...]
+    ring: Ring
+
+    def mean(self) -> npt.NDArray[np.float64]:
+        """The (weighted) mean over the contributors.
+
+        Raises:
+            ProtocolError: all weights are zero.
+        """
+        divisor = len(self.contributors) if self.weight is None else self.weight
+        if divisor <= 0:
+            raise ProtocolError("the weights sum to 0: at least one contributor needs a positive one")
+        return self.total / divisor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What a client needs in order to be told from others.
+
+    Attributes:
+        identity: its long-term key pair.
+        roster: everybody's public keys.
+        rounds: its memory of rounds; keep one per identity.
+    """
+
+    identity: Identity
+    roster: Roster
+    rounds: RoundLog
+
+
+class SumClient(ABC):
+    """A member's half of one round.
+
+    A message that is refused raises the error that names why, and leaves the machine as it was; nothing is sent.
+    """
+
+    report: EncodingReport | None = None
+    """What encoding did to the latest vector. It describes private values: for the client's own eyes."""
+
+    @property
+    @abstractmethod
+    def member(self) -> int:
+        """This member's number."""
+
+    @abstractmethod
+    def receive(self, message: bytes) -> bytes | None:
+        """Take one message from the server; the answer to it, where there is one.
+
+        Raises:
+            ProtocolError: the message is refused; subclasses say why.
+        """
+
+    @abstractmethod
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None) -> bytes:
+        """Answer the latest request with this client's vector.
+
+        Args:
+            values: ``(d,)`` float32 or float64, of the length that was asked for.
+            stream: what the values are; refused if the server asked for something else.
+            weight: integer, where the stream has weights.
+
+        Raises:
+            ContributionError: the vector cannot be encoded.
+            PhaseError: nothing was asked for, or another stream or length.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the round here, and wipe its secrets."""
+
+    @abstractmethod
+    def snapshot(self, key: bytes) -> bytes:
+        """The state between two steps, encrypted and authenticated under a 32-byte key of the caller's.
+
+        Raises:
+            PhaseError: the set-up is not finished, or a step is going on.
+        """
+
+
+class SumServer(ABC):
+    """The server's half of one round. It is told nothing that it must not know."""
+
+    phase: Phase = Phase.NEW
+    failure: ProtocolError | None = None
+    """Why the latest step, or the whole round if :attr:`phase` is CLOSED, ended without a sum."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> frozenset[int]:
+        """Who has not answered yet in this phase."""
+
+    @abstractmethod
+    def open(self) -> Outbox:
+        """Begin the round."""
+
+    @abstractmethod
+    def receive(self, sender: int, message: bytes) -> None:
+        """Take one member's answer; a message that is refused changes nothing.
+
+        Raises:
+            SenderError: the sender is not expected.
+            ProtocolError: the message is refused; subclasses say why.
+        """
+
+    @abstractmethod
+    def advance(self) -> Outbox:
+        """End the present phase with whoever has answered.
+
+        Where too few are left, :attr:`failure` says so, the messages tell the clients, and the step or round is over.
+        """
+
+    @abstractmethod
+    def request(self, stream: str, values: int) -> Outbox:
+        """Begin a step: ask everybody for ``values`` values of a stream.
+
+        Raises:
+            PhaseError: the server is not READY.
+            StepError: all steps that were set up are used.
+            TermsError: there is no such stream, or it is longer than the terms allow.
+        """
+
+    @abstractmethod
+    def result(self) -> SumResult:
+        """The sum of the latest step.
+
+        Raises:
+            TooFewSurvivorsError: it failed for that reason; other errors of :attr:`failure` likewise.
+            PhaseError: there is none yet.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the round here."""
+
+    @abstractmethod
+    def snapshot(self) -> bytes:
+        """The state between two steps. It holds nothing that the server's adversaries must not see.
+
+        Raises:
+            PhaseError: the server is not READY.
+        """
+
+
+class SumProtocol(ABC):
+    """A way to protect sums: makes the two machines and states its threat model."""
+
+    name: ClassVar[str]
+    threat_model: ClassVar[ThreatModel]
+    needs_credentials: ClassVar[bool]
+
+    @abstractmethod
+    def client(self, member: int, *, terms: Terms, credentials: Credentials | None = None) -> SumClient:
+        """A member's machine for one round."""
+
+    @abstractmethod
+    def server(
+        self, cohort: Sequence[int], *, terms: Terms, round_id: bytes, roster: Roster | None = None
+    ) -> SumServer:
+        """The server's machine for one round of this cohort, in ascending order."""
+
+    @abstractmethod
+    def restore_client(
+        self, snapshot: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumClient:
+        """A client from :meth:`SumClient.snapshot`, under the same terms and credentials.
+
+        Raises:
+            MessageError: another key, other terms, or damage.
+        """
+
+    @abstractmethod
+    def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:
+        """A server from :meth:`SumServer.snapshot`, under the same terms.
+
+        Raises:
+            MessageError: other terms, or damage.
+        """

@@ -1,0 +1,384 @@
+"""The server's half of masked secure aggregation. It holds no secret: whatever it opens, its adversary may see."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from typing import ClassVar, TypeVar
+
+import msgspec
+
+from protocols import snapshots, wire
+from protocols.encoding import Ring
+from protocols.errors import CohortError, MessageError, PhaseError, ProtocolError, RosterError, ShareError, StepError
+from protocols.graph import neighbours
+from protocols.keys import Roster, advertisement, ballot, session_digest
+from protocols.machines import Outbox, Phase, SumResult, SumServer
+from protocols.masks import apply_masks, self_mask_key
+from protocols.openings import (
+    COMMITMENT_BYTES,
+    backup_bytes,
+    commit,
+    open_backup,
+    parcel_bytes,
+    points_of,
+    self_secret,
+)
+from protocols.shares import SHARE_BYTES, combine, from_bytes, opening_weights
+from protocols.steps import Collection, check_sender, finished, next_step, too_few
+from protocols.terms import Terms, check_cohort
+
+_SMALL_FRAME = 256
+_M = TypeVar("_M", bound=wire.Message)
+
+
+class MaskedServer(SumServer):
+    """The server's machine; see :class:`protocols.machines.SumServer` and the module :mod:`protocols.masked`."""
+
+    protocol: ClassVar[str] = "masked"
+
+    def __init__(self, cohort: Sequence[int], *, terms: Terms, round_id: bytes, roster: Roster) -> None:
+        self._cohort = check_cohort(cohort)
+        for member in self._cohort:
+            if member not in roster:
+                raise RosterError(f"member {member} of the cohort is not on the roster")
+        self._terms = terms
+        self._round_id = round_id
+        self._roster = roster
+        self._topology = terms.topology(len(self._cohort))
+        self._session = session_digest(round_id, roster.digest, terms.digest(self.protocol), self._cohort)
+        self._neighbours = neighbours(self._cohort, self._topology.degree, self._session)
+        self._points = points_of(self._cohort)
+        self._keys: dict[int, wire.PublicKey] = {}
+        self._shares: dict[int, wire.Shares] = {}
+        self._places: dict[int, dict[int, int]] = {}
+        self._next_step = 0
+        self._collection: Collection | None = None
+        self._votes: dict[int, bytes] = {}
+        self._openings: dict[int, bytes] = {}
+        self._result: SumResult | None = None
+
+    # Who is who
+
+    @property
+    def _members(self) -> list[int]:
+        """Who completed the set-up, in ascending order."""
+        return sorted(self._shares)
+
+    def _peers(self, member: int, among: Container[int]) -> list[int]:
+        """A member's neighbours among some, in ascending order."""
+        return [peer for peer in self._neighbours[member] if peer in among]
+
+    def _group(self, member: int, among: Container[int]) -> list[int]:
+        """The same with the member itself, if it is among them: the holders of its shares."""
+        return sorted(other for other in (*self._neighbours[member], member) if other in among)
+
+    @property
+    def expected(self) -> frozenset[int]:
+        match self.phase:
+            case Phase.ADVERTISE:
+                return frozenset(self._cohort) - self._keys.keys()
+            case Phase.SHARE:
+                return frozenset(self._keys) - self._shares.keys()
+            case Phase.COLLECT:
+                return self._step.members - self._step.contributors
+            case Phase.VOTE:
+                return frozenset(self._step.contributors) - self._votes.keys()
+            case Phase.OPEN:
+                return self._openers - self._openings.keys()
+            case _:
+                return frozenset()
+
+    @property
+    def _openers(self) -> frozenset[int]:
+        return frozenset(self._votes if self._terms.active else self._step.contributors)
+
+    @property
+    def _step(self) -> Collection:
+        if self._collection is None:
+            raise PhaseError("no step is going on")
+        return self._collection
+
+    # Taking messages
+
+    def open(self) -> Outbox:
+        if self.phase is not Phase.NEW:
+            raise PhaseError("the round is open already")
+        self.phase = Phase.ADVERTISE
+        return dict.fromkeys(self._cohort, wire.encode(wire.Offer(self._round_id, list(self._cohort))))
+
+    def receive(self, sender: int, message: bytes) -> None:
+        match self.phase:
+            case Phase.ADVERTISE:
+                self._take_advertisement(sender, self._decode(wire.Advertise, message, 0))
+            case Phase.SHARE:
+                self._take_shares(sender, self._decode(wire.Shares, message, self._shares_bytes))
+            case Phase.COLLECT:
+                limit = self._step.frame_limit
+                self._step.add(sender, self._decode(wire.Contribution, message, limit))
+            case Phase.VOTE:
+                self._take_vote(sender, self._decode(wire.Vote, message, 0))
+            case Phase.OPEN:
+                limit = SHARE_BYTES * len(self._shares)
+                self._take_openings(sender, self._decode(wire.Openings, message, limit))
+            case _:
+                raise PhaseError(f"a message from {sender} while the server waits for {self.phase.value}")
+
+    def _decode(self, kind: type[_M], message: bytes, extra: int) -> _M:
+        return wire.decode(message, kind, round_id=self._round_id, limit=_SMALL_FRAME + extra)
+
+    @property
+    def _shares_bytes(self) -> int:
+        steps, degree = self._terms.steps, self._topology.degree
+        return degree * (parcel_bytes(steps) + 16) + steps * (COMMITMENT_BYTES + backup_bytes(degree) + 8)
+
+    def _take_advertisement(self, sender: int, message: wire.Advertise) -> None:
+        check_sender(sender, message.member, self.expected)
+        signed = advertisement(self._session, sender, message.public_key)
+        self._roster.verify(sender, message.signature, signed)
+        self._keys[sender] = wire.PublicKey(sender, message.public_key, message.signature)
+
+    def _take_shares(self, sender: int, message: wire.Shares) -> None:
+        check_sender(sender, message.member, self.expected)
+        peers, steps = self._peers(sender, self._keys), self._terms.steps
+        if [parcel.peer for parcel in message.parcels] != peers:
+            raise CohortError(f"member {sender} did not make shares for exactly its neighbours")
+        if any(len(parcel.ciphertext) != parcel_bytes(steps) for parcel in message.parcels):
+            raise MessageError(f"member {sender} made shares of another number of steps")
+        if len(message.commitments) != steps * COMMITMENT_BYTES:
+            raise MessageError(f"member {sender} committed to another number of steps")
+        if [len(backup) for backup in message.backups] != [backup_bytes(len(peers))] * steps:
+            raise MessageError(f"member {sender} made backups of another shape")
+        self._shares[sender] = message
+
+    def _take_vote(self, sender: int, message: wire.Vote) -> None:
+        self._check_answer(sender, message.member, message.step)
+        self._roster.verify(sender, message.signature, ballot(self._session, message.step, self._dead))
+        self._votes[sender] = message.signature
+
+    def _take_openings(self, sender: int, message: wire.Openings) -> None:
+        self._check_answer(sender, message.member, message.step)
+        if len(message.shares) != SHARE_BYTES * len(self._group(sender, self._shares)):
+            raise MessageError(f"member {sender} sent another number of shares than it holds")
+        self._openings[sender] = message.shares
+
+    def _check_answer(self, sender: int, named: int, step: int) -> None:
+        check_sender(sender, named, self.expected)
+        if step != self._step.step:
+            raise StepError(f"member {sender} answers for step {step}, this is step {self._step.step}")
+
+    # Ending phases
+
+    def advance(self) -> Outbox:
+        match self.phase:
+            case Phase.ADVERTISE:
+                return self._hand_out_keys()
+            case Phase.SHARE:
+                return self._hand_out_shares()
+            case Phase.COLLECT:
+                return self._name_the_dead()
+            case Phase.VOTE:
+                return self._hand_out_votes()
+            case Phase.OPEN:
+                return self._finish()
+            case _:
+                raise PhaseError(f"there is nothing to end while the server waits for {self.phase.value}")
+
+    def _hand_out_keys(self) -> Outbox:
+        if not self._enough(self._keys.keys(), self._keys):
+            return self._give_up_round(len(self._keys))
+        self.phase = Phase.SHARE
+        return {
+            member: wire.encode(
+                wire.Keys(self._round_id, [self._keys[other] for other in self._group(member, self._keys)])
+            )
+            for member in self._keys
+        }
+
+    def _hand_out_shares(self) -> Outbox:
+        if not self._enough(self._shares.keys(), self._shares):
+            return self._give_up_round(len(self._shares))
+        self.phase = Phase.READY
+        inboxes: dict[int, list[wire.Parcel]] = {member: [] for member in self._members}
+        for sender in self._members:
+            for parcel in self._shares[sender].parcels:
+                if parcel.peer in inboxes:
+                    inboxes[parcel.peer].append(wire.Parcel(sender, parcel.ciphertext))
+        self._note_places()
+        outbox = {
+            member: wire.encode(wire.Inbox(self._round_id, self._members, parcels))
+            for member, parcels in inboxes.items()
+        }
+        # What was passed on is not needed any more; commitments and backups are.
+        self._shares = {member: msgspec.structs.replace(shares, parcels=[]) for member, shares in self._shares.items()}
+        return outbox
+
+    def _note_places(self) -> None:
+        """Where in each holder's answer the share of each member of its group will be."""
+        for holder in self._members:
+            self._places[holder] = {member: at for at, member in enumerate(self._group(holder, self._shares))}
+
+    def request(self, stream: str, values: int) -> Outbox:
+        if self.phase is not Phase.READY:
+            raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
+        encoding = next_step(self._terms, self._next_step, stream, values)
+        self._collection = Collection(self._next_step, stream, encoding, values=values, members=self._shares)
+        self._votes, self._openings = {}, {}
+        self._result = self.failure = None
+        self.phase = Phase.COLLECT
+        request = wire.encode(wire.StepRequest(self._round_id, self._next_step, stream, values))
+        self._next_step += 1
+        return dict.fromkeys(self._members, request)
+
+    @property
+    def _dead(self) -> list[int]:
+        return sorted(self._step.members - self._step.contributors)
+
+    def _name_the_dead(self) -> Outbox:
+        survivors = self._step.contributors
+        if not self._enough(survivors, self._shares):
+            return self._give_up_step(too_few(len(survivors), self._topology.survivors), len(survivors))
+        self.phase = Phase.VOTE if self._terms.active else Phase.OPEN
+        request = wire.encode(wire.OpenRequest(self._round_id, self._step.step, self._dead))
+        return dict.fromkeys(sorted(survivors), request)
+
+    def _hand_out_votes(self) -> Outbox:
+        if not self._enough(self._votes.keys(), self._shares):
+            return self._give_up_step(too_few(len(self._votes), self._topology.survivors), len(self._votes))
+        self.phase = Phase.OPEN
+        votes = [wire.Ballot(member, self._votes[member]) for member in sorted(self._votes)]
+        ballots = wire.encode(wire.Ballots(self._round_id, self._step.step, votes))
+        return dict.fromkeys(sorted(self._votes), ballots)
+
+    def _finish(self) -> Outbox:
+        responders = len(self._openings)
+        if not self._enough(self._openings.keys(), self._shares):
+            return self._give_up_step(too_few(responders, self._topology.survivors), responders)
+        try:
+            self._unmask(self._step.total)
+        except ShareError as error:
+            return self._give_up_step(error, responders)
+        self._result = finished(self._step, self._step.total)
+        self._collection = None
+        self.phase = Phase.READY
+        return {}
+
+    def _enough(self, left: AbstractSet[int], opened: Iterable[int]) -> bool:
+        """Whether those who are left can open what those others shared."""
+        return len(left) >= self._topology.survivors and all(
+            len(self._group(member, left)) >= self._topology.threshold for member in opened
+        )
+
+    def _give_up_step(self, error: ProtocolError, survivors: int) -> Outbox:
+        self.failure = error
+        abort = wire.Abort(self._round_id, self._step.step, survivors, self._topology.survivors)
+        self._collection = None
+        self.phase = Phase.READY
+        return dict.fromkeys(self._members, wire.encode(abort))
+
+    def _give_up_round(self, survivors: int) -> Outbox:
+        self.failure = too_few(survivors, self._topology.survivors)
+        self.phase = Phase.CLOSED
+        abort = wire.Abort(self._round_id, None, survivors, self._topology.survivors)
+        return dict.fromkeys(self._cohort, wire.encode(abort))
+
+    # Unmasking
+
+    def _unmask(self, total: Ring) -> None:
+        """Take all masks that did not cancel out of the sum, in place."""
+        step = self._step.step
+        survivors, dead = self._step.contributors, self._dead
+        added = [self_mask_key(self_secret(self._open_self(member))) for member in sorted(survivors)]
+        subtracted: list[bytes] = []
+        for member in dead:
+            peers = self._peers(member, self._keys)
+            seeds = open_backup(
+                self._shares[member].backups[step], self._open_secret(member), self._session, member, step
+            )
+            for peer, seed in zip(peers, seeds, strict=True):
+                if peer in survivors:
+                    # A survivor added the mask it shares with a member above it, and subtracted it with one below.
+                    (added if member > peer else subtracted).append(seed)
+        apply_masks(total, add=subtracted, subtract=added)
+
+    def _open_self(self, member: int) -> int:
+        """A survivor's self secret, checked against its commitment."""
+        step = self._step.step
+        secret = self._open_secret(member)
+        commitments = self._shares[member].commitments
+        expected = commitments[step * COMMITMENT_BYTES : (step + 1) * COMMITMENT_BYTES]
+        if commit(self._session, member, step, secret) != expected:
+            raise ShareError(f"the shares of member {member}'s self-mask do not open what it committed to")
+        return secret
+
+    def _open_secret(self, member: int) -> int:
+        """Whichever of a member's two secrets the holders of its shares answered with."""
+        holders = self._group(member, self._openings)[: self._topology.threshold]
+        shares = b"".join(self._share_from(holder, member) for holder in holders)
+        return combine(from_bytes(shares), _weights(tuple(self._points[holder] for holder in holders)))
+
+    def _share_from(self, holder: int, member: int) -> bytes:
+        start = SHARE_BYTES * self._places[holder][member]
+        return self._openings[holder][start : start + SHARE_BYTES]
+
+    # Results, the end, and pauses
+
+    def result(self) -> SumResult:
+        if self.failure is not None:
+            raise self.failure
+        if self._result is None:
+            raise PhaseError("there is no finished sum")
+        return self._result
+
+    def close(self) -> None:
+        self._collection, self._shares, self._keys, self._openings = None, {}, {}, {}
+        self.phase = Phase.CLOSED
+
+    def snapshot(self) -> bytes:
+        if self.phase is not Phase.READY:
+            raise PhaseError("a snapshot is taken between two steps")
+        state = _Saved(
+            cohort=list(self._cohort),
+            round_id=self._round_id,
+            next_step=self._next_step,
+            keys=list(self._keys.values()),
+            shares={member: (shares.commitments, shares.backups) for member, shares in self._shares.items()},
+        )
+        return snapshots.pack(state, self._terms.digest(self.protocol))
+
+    @classmethod
+    def restore(cls, snapshot: bytes, *, terms: Terms, roster: Roster) -> MaskedServer:
+        """A server from a snapshot, READY for the next step.
+
+        Raises:
+            MessageError: other terms, or damage.
+            RosterError: somebody in the cohort is not on the roster.
+        """
+        state = snapshots.unpack(snapshot, _Saved, terms.digest(cls.protocol))
+        server = cls(state.cohort, terms=terms, round_id=state.round_id, roster=roster)
+        server._next_step = state.next_step
+        server._keys = {key.member: key for key in state.keys}
+        server._shares = {
+            member: wire.Shares(state.round_id, member, [], commitments, backups)
+            for member, (commitments, backups) in state.shares.items()
+        }
+        server._note_places()
+        server.phase = Phase.READY
+        return server
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    """What :meth:`MaskedServer.snapshot` holds: public values and ciphertexts."""
+
+    cohort: list[int]
+    round_id: bytes
+    next_step: int
+    keys: list[wire.PublicKey]
+    shares: dict[int, tuple[bytes, list[bytes]]]
+
+
+@lru_cache(maxsize=256)
+def _weights(points: tuple[int, ...]) -> list[int]:
+    """Lagrange coefficients: survivors rarely change from one step to the next, nor from member to member."""
+    return opening_weights(points)

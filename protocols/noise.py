@@ -1,0 +1,38 @@
+"""Noise in the ring: the middle part of a sum, between encoding and protection.
+
+A mechanism adds integers to a client's encoded vector before it is protected. Its headroom counts against the bound
+that keeps a sum from wrapping.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from protocols.encoding import Ring
+
+
+class Noise(ABC):
+    """What a client adds to its own encoded vector."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def headroom(self) -> int:
+        """The largest magnitude, in ring units, that one client's noise adds to one value."""
+
+    @abstractmethod
+    def add(self, ring: Ring) -> Ring:
+        """The vector with this client's noise; the argument is unchanged or handed back as it is."""
+
+
+class NoNoise(Noise):
+    """The null object: sums are exact."""
+
+    name: ClassVar[str] = "none"
+
+    def headroom(self) -> int:
+        return 0
+
+    def add(self, ring: Ring) -> Ring:
+        return ring

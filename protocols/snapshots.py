@@ -1,0 +1,68 @@
+"""States between two steps, as bytes that can be stored.
+
+A client's state holds secrets, so it leaves the machine encrypted and authenticated (AES-256-GCM with a random nonce,
+under a key of the caller's). A server's state holds none.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from protocols.errors import MessageError
+
+_NONCE_BYTES = 12
+
+_State = TypeVar("_State", bound=msgspec.Struct)
+
+
+def pack(state: msgspec.Struct, terms: bytes) -> bytes:
+    """A server's state, bound to the digest of its terms."""
+    return terms + msgspec.msgpack.encode(state)
+
+
+def unpack(data: bytes, kind: type[_State], terms: bytes) -> _State:
+    """What :func:`pack` made.
+
+    Raises:
+        MessageError: it was made under other terms, or is damaged.
+    """
+    if data[: len(terms)] != terms:
+        raise MessageError("the snapshot was made under other terms")
+    try:
+        return msgspec.msgpack.decode(data[len(terms) :], type=kind)
+    except msgspec.MsgspecError as error:
+        raise MessageError(f"the snapshot is damaged: {type(error).__name__}") from None
+
+
+def seal_state(state: msgspec.Struct, key: bytes, terms: bytes) -> bytes:
+    """A client's state, encrypted; bound to the digest of its terms.
+
+    Raises:
+        MessageError: the key has not 32 bytes.
+    """
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + _cipher(key).encrypt(nonce, msgspec.msgpack.encode(state), terms)
+
+
+def unseal_state(data: bytes, key: bytes, kind: type[_State], terms: bytes) -> _State:
+    """What :func:`seal_state` made.
+
+    Raises:
+        MessageError: another key, other terms, or damage.
+    """
+    try:
+        plain = _cipher(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], terms)
+    except (InvalidTag, ValueError):
+        raise MessageError("the snapshot does not decrypt: another key, other terms, or damage") from None
+    return msgspec.msgpack.decode(plain, type=kind)
+
+
+def _cipher(key: bytes) -> AESGCM:
+    if len(key) != 32:
+        raise MessageError(f"the snapshot key has {len(key)} bytes: 32 are needed")
+    return AESGCM(key)

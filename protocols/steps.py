@@ -1,0 +1,155 @@
+"""What is the same in every protocol about a step: who may be asked for what, and who has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from protocols.encoding import Encoded, FixedPoint, Ring, Values
+from protocols.errors import (
+    ContributionError,
+    MessageError,
+    PhaseError,
+    SenderError,
+    StepError,
+    TermsError,
+    TooFewSurvivorsError,
+)
+from protocols.machines import SumResult
+from protocols.terms import Terms
+from protocols.wire import Contribution, StepRequest, encode
+
+
+class ClientSteps:
+    """A client's side: steps only go up, and each is answered with one vector of what was asked for."""
+
+    def __init__(self, terms: Terms, last: int = -1) -> None:
+        self._terms = terms
+        self.last = last
+        """The latest step that was asked for."""
+        self.pending: StepRequest | None = None
+        """The request that has not been answered yet."""
+
+    def accept(self, request: StepRequest) -> None:
+        """Take a request; an older one that was not answered is over.
+
+        Raises:
+            StepError: the step is over or beyond those that were set up.
+            PhaseError: a stream that is not in the terms, or more values than they allow.
+        """
+        if request.step <= self.last:
+            raise StepError(f"step {request.step} is over: step {self.last} has been asked for")
+        if request.step >= self._terms.steps:
+            raise StepError(f"step {request.step} is beyond the {self._terms.steps} that were set up")
+        if request.stream not in self._terms.streams:
+            raise PhaseError(f"stream {request.stream!r} is not in the terms: {', '.join(self._terms.streams)}")
+        if request.values > self._terms.max_values:
+            raise PhaseError(f"{request.values} values were asked for: the terms allow {self._terms.max_values}")
+        self.last = request.step
+        self.pending = request
+
+    def encode(self, values: Values, *, stream: str, weight: int | None) -> tuple[StepRequest, Encoded]:
+        """This client's vector for the pending request, encoded and with its noise. The request stays pending.
+
+        Raises:
+            PhaseError: there is none, or it is for another stream or length.
+            ContributionError: the vector cannot be encoded.
+        """
+        request = self.pending
+        if request is None:
+            raise PhaseError("no vector has been asked for, or it was handed over already")
+        if stream != request.stream:
+            raise PhaseError(f"stream is {stream!r}, where the server asks for {request.stream!r}")
+        if isinstance(values, np.ndarray) and values.size != request.values:
+            raise ContributionError(f"values has {values.size} values, where the server asks for {request.values}")
+        encoded = self._terms.streams[stream].encode(values, weight=weight)
+        return request, Encoded(self._terms.noise.add(encoded.ring), encoded.report)
+
+
+class Collection:
+    """A server's side of one step: contributions are added up as they arrive.
+
+    Args:
+        step: its number.
+        stream: its stream's name.
+        encoding: of that stream.
+        values: how many values each vector has.
+        members: who is asked.
+    """
+
+    def __init__(self, step: int, stream: str, encoding: FixedPoint, *, values: int, members: Iterable[int]) -> None:
+        self.step = step
+        self.stream = stream
+        self.encoding = encoding
+        self.values = values
+        self.members = frozenset(members)
+        self.total: Ring = np.zeros(encoding.length(values), dtype=encoding.dtype)
+        self.contributors: set[int] = set()
+
+    @property
+    def frame_limit(self) -> int:
+        """Longest frame that a contribution can take."""
+        return 64 + self.total.nbytes
+
+    def add(self, sender: int, message: Contribution) -> None:
+        """Add one member's vector.
+
+        Raises:
+            SenderError: a stranger, somebody else's name, or a second contribution.
+            StepError: of another step.
+            MessageError: of another length.
+        """
+        check_sender(sender, message.member, self.members - self.contributors)
+        if message.step != self.step:
+            raise StepError(f"member {sender} contributed to step {message.step}, this is step {self.step}")
+        if message.ring.nbytes != self.total.nbytes:
+            raise MessageError(
+                f"member {sender} contributed {message.ring.nbytes} bytes, where {self.total.nbytes} are expected"
+            )
+        np.add(self.total, np.frombuffer(message.ring, dtype=self.total.dtype), out=self.total)
+        self.contributors.add(sender)
+
+
+def next_step(terms: Terms, step: int, stream: str, values: int) -> FixedPoint:
+    """The encoding of a step that a server is about to begin.
+
+    Raises:
+        StepError: all steps that were set up are used.
+        TermsError: there is no such stream, or too many values.
+    """
+    if step >= terms.steps:
+        raise StepError(f"all {terms.steps} steps of this round are used: begin a new round")
+    if stream not in terms.streams:
+        raise TermsError(f"stream {stream!r} is not in the terms: {', '.join(terms.streams)}")
+    if not 0 <= values <= terms.max_values:
+        raise TermsError(f"values is {values}: the terms allow 0 to {terms.max_values}")
+    return terms.streams[stream]
+
+
+def check_sender(sender: int, named: int, expected: Iterable[int]) -> None:
+    """Return if a message comes from whom it names, and that member is expected.
+
+    Raises:
+        SenderError: it does not.
+    """
+    if sender not in expected:
+        raise SenderError(f"a message from {sender}, who is not expected to answer now (or has done so already)")
+    if sender != named:
+        raise SenderError(f"a message from {sender} speaks for {named}")
+
+
+def contribution(round_id: bytes, member: int, step: int, ring: Ring) -> bytes:
+    """A protected vector as a message."""
+    return encode(Contribution(round_id, member, step, ring.data.cast("B")))
+
+
+def finished(collected: Collection, ring: Ring) -> SumResult:
+    """The result of a step whose sum, in the ring, is known."""
+    total, weight = collected.encoding.decode(ring)
+    return SumResult(total=total, weight=weight, contributors=tuple(sorted(collected.contributors)), ring=ring)
+
+
+def too_few(survivors: int, needed: int) -> TooFewSurvivorsError:
+    """The one error that every side ends with when a step or round is given up for want of members."""
+    return TooFewSurvivorsError(f"{survivors} members are left, where {needed} are needed: the sum is not opened")

@@ -1,0 +1,142 @@
+"""What all parties of a cohort have to agree on before a round, and one fingerprint of it.
+
+Terms reach every party with its own configuration, never from the server. Their digest goes into every signature and
+every key, so parties with different terms have no keys in common and fail at once rather than sum apples with pears.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from protocols.encoding import FixedPoint
+from protocols.errors import CohortError, TermsError
+from protocols.graph import Topology, plan, survivors_needed
+from protocols.noise import Noise, NoNoise
+
+MAX_MEMBER = 2**32 - 1
+MAX_COHORT = 100_000
+MAX_STEPS = 1_000_000
+MAX_VALUES = 2**28
+ROUND_ID_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The fixed conditions of a round.
+
+    Args:
+        streams: name to encoding. Each step sums one vector of one stream.
+        steps: T, at most so many sums in one round. What opens a step is prepared at set-up.
+        dropout: share of the cohort that may vanish, in [0, 1). No sum of fewer than the rest is ever opened, whatever
+            the protection.
+        corruption: share of the cohort that may collude with the server, in [0, 1).
+        active: whether clients guard against a server that deviates; costs one more exchange a step.
+        sigma: statistical security of a neighbour graph that is not complete, in bits.
+        eta: its correctness, in bits.
+        max_values: longest vector that a client lets itself be asked for.
+        noise: what each client adds to its own encoded vector.
+
+    Raises:
+        TermsError: an argument is out of range, or noise could make a stream's sum wrap.
+    """
+
+    streams: Mapping[str, FixedPoint]
+    steps: int
+    dropout: float = 0.3
+    corruption: float = 1 / 3
+    active: bool = False
+    sigma: int = 40
+    eta: int = 30
+    max_values: int = MAX_VALUES
+    noise: Noise = field(default_factory=NoNoise)
+
+    def __post_init__(self) -> None:
+        if not self.streams:
+            raise TermsError("streams is empty: name at least one encoding")
+        for name in self.streams:
+            if not (name and len(name) <= 64 and name.isascii() and name.isprintable()):
+                raise TermsError(f"stream {name!r}: use 1 to 64 printable ASCII characters")
+        for argument, value, largest in (
+            ("steps", self.steps, MAX_STEPS),
+            ("sigma", self.sigma, 128),
+            ("eta", self.eta, 128),
+            ("max_values", self.max_values, MAX_VALUES),
+        ):
+            if not 1 <= value <= largest:
+                raise TermsError(f"{argument} is {value}: it must lie between 1 and {largest}")
+        for argument, share in (("dropout", self.dropout), ("corruption", self.corruption)):
+            if not 0 <= share < 1:
+                raise TermsError(f"{argument} is {share}: a share of the cohort in [0, 1)")
+        for name, encoding in self.streams.items():
+            largest = encoding.clients * (encoding.largest * (encoding.max_weight or 1) + self.noise.headroom())
+            if largest >= 1 << (encoding.ring_bits - 1):
+                raise TermsError(f"stream {name!r}: with {self.noise.name} noise the sum could wrap; lower value_bits")
+
+    def survivors(self, size: int) -> int:
+        """How many of a cohort must be left for a sum to be opened: all but the share that may drop out.
+
+        Raises:
+            TermsError: an encoding is made for fewer clients.
+        """
+        for name, encoding in self.streams.items():
+            if size > encoding.clients:
+                raise TermsError(
+                    f"the cohort has {size} members, but stream {name!r} is encoded for at most {encoding.clients}"
+                )
+        return survivors_needed(size, self.dropout)
+
+    def topology(self, size: int) -> Topology:
+        """Neighbour graph and thresholds of a cohort of ``size`` members.
+
+        Raises:
+            TermsError: the terms cannot be met at this size, or an encoding is made for fewer clients.
+        """
+        self.survivors(size)
+        return plan(
+            size,
+            dropout=self.dropout,
+            corruption=self.corruption,
+            active=self.active,
+            sigma=self.sigma,
+            eta=self.eta,
+        )
+
+    def digest(self, protocol: str) -> bytes:
+        """SHA-256 of everything above and the protocol's name; see ``docs/wire_format.md``."""
+        content: dict[str, Any] = {
+            "protocol": protocol,
+            "streams": {name: _plain(asdict(encoding)) for name, encoding in self.streams.items()},
+            "noise": self.noise.name,
+        }
+        for name in ("steps", "dropout", "corruption", "active", "sigma", "eta", "max_values"):
+            content[name] = getattr(self, name)
+        text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(b"codream-secure terms v1" + text.encode()).digest()
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """Floats as C99 hexadecimal, which has one spelling for each number."""
+    return {key: value.hex() if isinstance(value, float) else value for key, value in content.items()}
+
+
+def check_cohort(members: Sequence[int]) -> tuple[int, ...]:
+    """The members as a tuple, if they are distinct, in range and in ascending order.
+
+    Raises:
+        CohortError: they are not.
+    """
+    cohort = tuple(members)
+    if len(cohort) > MAX_COHORT:
+        raise CohortError(f"the cohort has {len(cohort)} members: at most {MAX_COHORT}")
+    if any(isinstance(member, bool) or not isinstance(member, int) for member in cohort):
+        raise CohortError("a member's number is not an integer")
+    if any(not 0 <= member <= MAX_MEMBER for member in cohort):
+        raise CohortError(f"a member's number is not in [0, {MAX_MEMBER}]")
+    if any(left >= right for left, right in itertools.pairwise(cohort)):
+        raise CohortError("members are repeated or not in ascending order")
+    return cohort

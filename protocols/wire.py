@@ -1,0 +1,213 @@
+"""Messages as bytes: versioned, strict, with a limit on everything that has a length.
+
+A frame is ``version (1 byte) | body | CRC-32 of version and body (4 bytes, big-endian)``; the body is a msgpack array
+that begins with the message's number. The checksum finds accidents, not attacks: what has to be authentic is signed
+or encrypted inside. ``docs/wire_format.md`` describes every message, with test vectors.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from protocols.errors import MessageError, PhaseError
+from protocols.terms import MAX_COHORT, MAX_MEMBER, MAX_STEPS, MAX_VALUES, ROUND_ID_BYTES
+
+VERSION = 1
+MAX_FRAME = 2**31 - 1
+
+RoundId = Annotated[bytes, msgspec.Meta(min_length=ROUND_ID_BYTES, max_length=ROUND_ID_BYTES)]
+Member = Annotated[int, msgspec.Meta(ge=0, le=MAX_MEMBER)]
+Members = Annotated[list[Member], msgspec.Meta(max_length=MAX_COHORT)]
+Step = Annotated[int, msgspec.Meta(ge=0, lt=MAX_STEPS)]
+Stream = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Any message; all carry the round they belong to."""
+
+    round_id: RoundId
+
+
+class Offer(Message, frozen=True, tag=1):
+    """Server to client: a round begins with this cohort."""
+
+    cohort: Members
+
+
+class Advertise(Message, frozen=True, tag=2):
+    """Client to server: a fresh X25519 public key for this round, signed with the client's identity."""
+
+    member: Member
+    public_key: Bytes32
+    signature: Signature
+
+
+class PublicKey(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """One member's key within :class:`Keys`."""
+
+    member: Member
+    public_key: Bytes32
+    signature: Signature
+
+
+class Keys(Message, frozen=True, tag=3):
+    """Server to client: the keys of everybody who advertised one."""
+
+    keys: Annotated[list[PublicKey], msgspec.Meta(max_length=MAX_COHORT)]
+
+
+class Parcel(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Encrypted shares from one member to another; ``peer`` is the other end as seen by whom the message is for."""
+
+    peer: Member
+    ciphertext: bytes
+
+
+Parcels = Annotated[list[Parcel], msgspec.Meta(max_length=MAX_COHORT)]
+
+
+class Shares(Message, frozen=True, tag=4):
+    """Client to server: shares for its neighbours, commitments to its self-masks, and its encrypted pairwise seeds."""
+
+    member: Member
+    parcels: Parcels
+    commitments: bytes
+    backups: Annotated[list[bytes], msgspec.Meta(max_length=MAX_STEPS)]
+
+
+class Inbox(Message, frozen=True, tag=5):
+    """Server to client: who completed the set-up, and the shares that its neighbours made for it."""
+
+    members: Members
+    parcels: Parcels
+
+
+class StepRequest(Message, frozen=True, tag=6):
+    """Server to client: hand over ``values`` values of a stream."""
+
+    step: Step
+    stream: Stream
+    values: Annotated[int, msgspec.Meta(ge=0, le=MAX_VALUES)]
+
+
+class Contribution(Message, frozen=True, tag=7):
+    """Client to server: the encoded vector, protected as the protocol says, as little-endian ring elements."""
+
+    member: Member
+    step: Step
+    ring: memoryview
+
+
+class OpenRequest(Message, frozen=True, tag=8):
+    """Server to client: whose vectors did not arrive. Nobody else is named, so nothing else can be asked for."""
+
+    step: Step
+    dead: Members
+
+
+class Vote(Message, frozen=True, tag=9):
+    """Client to server, facing an active server: the client's signature under the survivors that it was shown."""
+
+    member: Member
+    step: Step
+    signature: Signature
+
+
+class Ballot(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """One member's vote within :class:`Ballots`."""
+
+    member: Member
+    signature: Signature
+
+
+class Ballots(Message, frozen=True, tag=10):
+    """Server to client: the others' votes."""
+
+    step: Step
+    votes: Annotated[list[Ballot], msgspec.Meta(max_length=MAX_COHORT)]
+
+
+class Openings(Message, frozen=True, tag=11):
+    """Client to server: a 32-byte share for itself and each neighbour that completed the set-up, in ascending order."""
+
+    member: Member
+    step: Step
+    shares: bytes
+
+
+class Abort(Message, frozen=True, tag=12):
+    """Server to client: too few are left, so the step (or, with step None, the whole round) is over without a sum."""
+
+    step: Step | None
+    survivors: Annotated[int, msgspec.Meta(ge=0, le=MAX_COHORT)]
+    needed: Annotated[int, msgspec.Meta(ge=0, le=MAX_COHORT)]
+
+
+AnyMessage = (
+    Offer
+    | Advertise
+    | Keys
+    | Shares
+    | Inbox
+    | StepRequest
+    | Contribution
+    | OpenRequest
+    | Vote
+    | Ballots
+    | Openings
+    | Abort
+)
+
+_M = TypeVar("_M", bound=Message)
+_DECODER = msgspec.msgpack.Decoder(AnyMessage)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """A message as one frame."""
+    framed = bytearray(1)
+    framed[0] = VERSION
+    _ENCODER.encode_into(message, framed, 1)
+    framed += zlib.crc32(framed).to_bytes(4, "big")
+    return bytes(framed)
+
+
+def decode(frame: bytes, *kinds: type[_M], round_id: bytes | None = None, limit: int = MAX_FRAME) -> _M:
+    """One message of one of the given kinds.
+
+    Args:
+        frame: untrusted bytes.
+        kinds: what is expected.
+        round_id: the round it has to belong to; None accepts any.
+        limit: longest frame that is looked at.
+
+    Raises:
+        MessageError: too long, damaged, malformed, of another version or round.
+        PhaseError: of another kind.
+    """
+    if not isinstance(frame, bytes | bytearray | memoryview):
+        raise MessageError(f"a message has to be bytes, not {type(frame).__name__}")
+    if len(frame) > limit:
+        raise MessageError(f"the message has {len(frame)} bytes, where at most {limit} are expected")
+    if len(frame) < 6:
+        raise MessageError(f"the message has {len(frame)} bytes: too short to be one")
+    view = memoryview(frame)
+    if view[0] != VERSION:
+        raise MessageError(f"the message has version {view[0]}, this is version {VERSION}")
+    if zlib.crc32(view[:-4]) != int.from_bytes(view[-4:], "big"):
+        raise MessageError("the message is damaged: its checksum does not match")
+    try:
+        message = _DECODER.decode(view[1:-4])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"the message is malformed: {type(error).__name__}") from None
+    if not isinstance(message, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise PhaseError(f"the message is {type(message).__name__}, where {expected} is expected")
+    if round_id is not None and message.round_id != round_id:
+        raise MessageError("the message belongs to another round")
+    return message
