@@ -42,8 +42,10 @@ class Summed(NamedTuple):
 class Channel:
     """Broadcasts to clients and sums over clients, through one protocol and one ledger.
 
-    A sum for which too few clients are left is asked for again: none of it was opened. A client that is missing from
-    one sum is back for the next; the dreams of a step, say, are then moved by those who were there.
+    A sum for which too few clients are left is asked for again; once shares that open it are out, only over the very
+    same clients, because the difference of two sums of the same vectors would give away those in one and not in the
+    other. A client that is missing from one sum is back for the next; the dreams of a step, say, are then moved by
+    those who were there.
 
     Args:
         protocol: how sums are protected.
@@ -118,15 +120,17 @@ class Channel:
     def _sum(self, contributions: Mapping[int, Tensors], phase: str, weights: Mapping[int, int] | None) -> SumResult:
         vectors = _flattened(contributions)
         self._sums += 1
+        exactly: tuple[int, ...] | None = None
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)
             try:
                 if not self._simulation.steps_left:
                     self._simulation.open()
-                result = self._simulation.sum(vectors, stream=phase, weights=weights)
+                result = self._simulation.sum(vectors, stream=phase, weights=weights, exactly=exactly)
             except TooFewSurvivorsError as error:
                 self.ledger.retries += 1
+                exactly = error.asked_to_open or exactly
                 failure = error
             else:
                 self._count_clipping(result.contributors, phase)

@@ -6,12 +6,12 @@ It serves simulations, tests and benchmarks. A deployment moves the same bytes b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from protocols.costs import SERVER, Costs
 from protocols.encoding import Values
-from protocols.errors import ContributionError, PhaseError, ProtocolError
+from protocols.errors import CohortError, ContributionError, PhaseError, ProtocolError, TooFewSurvivorsError
 from protocols.keys import Identity, Roster
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
 from protocols.rounds import RoundLog
@@ -126,13 +126,22 @@ class Simulation:
         self._run(outbox, "setup")
         self.steps_left = self._terms.steps
 
-    def sum(self, vectors: Mapping[int, Values], *, stream: str, weights: Mapping[int, int] | None = None) -> SumResult:
+    def sum(
+        self,
+        vectors: Mapping[int, Values],
+        *,
+        stream: str,
+        weights: Mapping[int, int] | None = None,
+        exactly: Iterable[int] | None = None,
+    ) -> SumResult:
         """One step. Members without a vector do not contribute.
 
         Args:
             vectors: member to ``(d,)`` float32 or float64; all of one length.
             stream: of the terms.
             weights: member to integer, where the stream has weights.
+            exactly: as for :meth:`~protocols.machines.SumServer.request`; if not all of them completed the set-up, too
+                few are left, and the next step needs a new round.
 
         Raises:
             TooFewSurvivorsError: the sum could not be opened; the next step may be.
@@ -143,7 +152,11 @@ class Simulation:
             raise PhaseError("no round is open: call open() first")
         length = next((len(vector) for vector in vectors.values()), 0)
         with self.costs.timed(SERVER, "step"):
-            outbox = self.server.request(stream, length)
+            try:
+                outbox = self.server.request(stream, length, exactly=exactly)
+            except CohortError as error:
+                self.close()
+                raise TooFewSurvivorsError(str(error), asked_to_open=tuple(exactly or ())) from None
         self.steps_left -= 1
         self._deliver(outbox, "step")
         answers = []

@@ -71,4 +71,14 @@ class RoundReuseError(ProtocolError):
 
 
 class TooFewSurvivorsError(ProtocolError):
-    """Fewer members are left than a sum needs: it is not opened."""
+    """Fewer members are left than a sum needs: it is not opened.
+
+    Attributes:
+        asked_to_open: the contributors of the step, if they had already been asked for shares when too few were left.
+            Some of those shares are out, and those that are late may open the step's sum after all. So its vectors must
+            not be summed again over anybody else: the difference of the two sums would be theirs. None otherwise.
+    """
+
+    def __init__(self, message: str, *, asked_to_open: tuple[int, ...] | None = None) -> None:
+        super().__init__(message)
+        self.asked_to_open = asked_to_open

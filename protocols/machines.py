@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -177,10 +177,17 @@ class SumServer(ABC):
         """
 
     @abstractmethod
-    def request(self, stream: str, values: int) -> Outbox:
+    def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
         """Begin a step: ask everybody for ``values`` values of a stream.
 
+        Args:
+            stream: of the terms.
+            values: how long the vectors are.
+            exactly: ask only these members, and open the sum over all of them or not at all. For the vectors of a
+                step that failed after shares had been asked for: see :class:`~protocols.errors.TooFewSurvivorsError`.
+
         Raises:
+            CohortError: ``exactly`` names somebody who did not complete the set-up.
             PhaseError: the server is not READY.
             StepError: all steps that were set up are used.
             TermsError: there is no such stream, or it is longer than the terms allow.

@@ -219,31 +219,34 @@ class MaskedServer(SumServer):
         for holder in self._members:
             self._places[holder] = {member: at for at, member in enumerate(self._group(holder, self._shares))}
 
-    def request(self, stream: str, values: int) -> Outbox:
+    def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
         encoding = next_step(self._terms, self._next_step, stream, values)
-        self._collection = Collection(self._next_step, stream, encoding, values=values, members=self._shares)
+        self._collection = Collection(
+            self._next_step, stream, encoding, values=values, members=self._shares, exactly=exactly
+        )
         self._votes, self._openings = {}, {}
         self._result = self.failure = None
         self.phase = Phase.COLLECT
         request = wire.encode(wire.StepRequest(self._round_id, self._next_step, stream, values))
         self._next_step += 1
-        return dict.fromkeys(self._members, request)
+        return dict.fromkeys(sorted(self._step.members), request)
 
     @property
     def _dead(self) -> list[int]:
-        return sorted(self._step.members - self._step.contributors)
+        return sorted(self._shares.keys() - self._step.contributors)
 
     def _name_the_dead(self) -> Outbox:
         survivors = self._step.contributors
-        if not self._enough(survivors, self._shares):
-            return self._give_up_step(too_few(len(survivors), self._topology.survivors), len(survivors))
+        if not self._enough(survivors, self._shares, self._needed):
+            return self._give_up_step(too_few(len(survivors), self._needed), len(survivors))
         self.phase = Phase.VOTE if self._terms.active else Phase.OPEN
         request = wire.encode(wire.OpenRequest(self._round_id, self._step.step, self._dead))
         return dict.fromkeys(sorted(survivors), request)
 
     def _hand_out_votes(self) -> Outbox:
+        # Nobody opens anything before it has seen enough votes, so nothing is out yet.
         if not self._enough(self._votes.keys(), self._shares):
             return self._give_up_step(too_few(len(self._votes), self._topology.survivors), len(self._votes))
         self.phase = Phase.OPEN
@@ -254,7 +257,8 @@ class MaskedServer(SumServer):
     def _finish(self) -> Outbox:
         responders = len(self._openings)
         if not self._enough(self._openings.keys(), self._shares):
-            return self._give_up_step(too_few(responders, self._topology.survivors), responders)
+            error = too_few(responders, self._topology.survivors, self._step.contributors)
+            return self._give_up_step(error, responders)
         try:
             self._unmask(self._step.total)
         except ShareError as error:
@@ -264,18 +268,24 @@ class MaskedServer(SumServer):
         self.phase = Phase.READY
         return {}
 
-    def _enough(self, left: AbstractSet[int], opened: Iterable[int]) -> bool:
-        """Whether those who are left can open what those others shared."""
-        return len(left) >= self._topology.survivors and all(
+    @property
+    def _needed(self) -> int:
+        """Members that must contribute to the present step."""
+        return self._step.needed(self._topology.survivors)
+
+    def _enough(self, left: AbstractSet[int], opened: Iterable[int], needed: int = 0) -> bool:
+        """Whether those who are left can open what those others shared, and are as many as are needed."""
+        return len(left) >= max(needed, self._topology.survivors) and all(
             len(self._group(member, left)) >= self._topology.threshold for member in opened
         )
 
     def _give_up_step(self, error: ProtocolError, survivors: int) -> Outbox:
         self.failure = error
-        abort = wire.Abort(self._round_id, self._step.step, survivors, self._topology.survivors)
+        abort = wire.encode(wire.Abort(self._round_id, self._step.step, survivors, self._needed))
+        asked = sorted(self._step.members)
         self._collection = None
         self.phase = Phase.READY
-        return dict.fromkeys(self._members, wire.encode(abort))
+        return dict.fromkeys(asked, abort)
 
     def _give_up_round(self, survivors: int) -> Outbox:
         self.failure = too_few(survivors, self._topology.survivors)

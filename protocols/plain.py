@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -149,16 +149,18 @@ class PlainServer(SumServer):
         offer = wire.encode(wire.Offer(self._round_id, list(self._cohort)))
         return dict.fromkeys(self._cohort, offer)
 
-    def request(self, stream: str, values: int) -> Outbox:
+    def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
         encoding = next_step(self._terms, self._next_step, stream, values)
-        self._collection = Collection(self._next_step, stream, encoding, values=values, members=self._cohort)
+        self._collection = Collection(
+            self._next_step, stream, encoding, values=values, members=self._cohort, exactly=exactly
+        )
         self._result = self.failure = None
         self.phase = Phase.COLLECT
         request = wire.encode(wire.StepRequest(self._round_id, self._next_step, stream, values))
         self._next_step += 1
-        return dict.fromkeys(self._cohort, request)
+        return dict.fromkeys(sorted(self._collection.members), request)
 
     def receive(self, sender: int, message: bytes) -> None:
         if self.phase is not Phase.COLLECT or self._collection is None:
@@ -171,10 +173,11 @@ class PlainServer(SumServer):
             raise PhaseError(f"there is nothing to end while the server waits for {self.phase.value}")
         collected, self._collection = self._collection, None
         self.phase = Phase.READY
-        if len(collected.contributors) < self._needed:
-            self.failure = too_few(len(collected.contributors), self._needed)
-            abort = wire.Abort(self._round_id, collected.step, len(collected.contributors), self._needed)
-            return dict.fromkeys(self._cohort, wire.encode(abort))
+        survivors, needed = len(collected.contributors), collected.needed(self._needed)
+        if survivors < needed:
+            self.failure = too_few(survivors, needed)
+            abort = wire.encode(wire.Abort(self._round_id, collected.step, survivors, needed))
+            return dict.fromkeys(sorted(collected.members), abort)
         self._result = finished(collected, collected.total)
         return {}
 

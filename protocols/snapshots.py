@@ -6,6 +6,7 @@ under a key of the caller's). A server's state holds none.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TypeVar
 
@@ -21,8 +22,9 @@ _State = TypeVar("_State", bound=msgspec.Struct)
 
 
 def pack(state: msgspec.Struct, terms: bytes) -> bytes:
-    """A server's state, bound to the digest of its terms."""
-    return terms + msgspec.msgpack.encode(state)
+    """A server's state, with the digest of its terms and one of its own, which finds accidents and no attacks."""
+    content = msgspec.msgpack.encode(state)
+    return terms + hashlib.sha256(content).digest() + content
 
 
 def unpack(data: bytes, kind: type[_State], terms: bytes) -> _State:
@@ -33,10 +35,10 @@ def unpack(data: bytes, kind: type[_State], terms: bytes) -> _State:
     """
     if data[: len(terms)] != terms:
         raise MessageError("the snapshot was made under other terms")
-    try:
-        return msgspec.msgpack.decode(data[len(terms) :], type=kind)
-    except msgspec.MsgspecError as error:
-        raise MessageError(f"the snapshot is damaged: {type(error).__name__}") from None
+    digest, content = data[len(terms) : len(terms) + 32], data[len(terms) + 32 :]
+    if hashlib.sha256(content).digest() != digest:
+        raise MessageError("the snapshot is damaged: its digest does not match")
+    return msgspec.msgpack.decode(content, type=kind)
 
 
 def seal_state(state: msgspec.Struct, key: bytes, terms: bytes) -> bytes:

@@ -8,6 +8,7 @@ import numpy as np
 
 from protocols.encoding import Encoded, FixedPoint, Ring, Values
 from protocols.errors import (
+    CohortError,
     ContributionError,
     MessageError,
     PhaseError,
@@ -75,17 +76,37 @@ class Collection:
         stream: its stream's name.
         encoding: of that stream.
         values: how many values each vector has.
-        members: who is asked.
+        members: who is part of the round.
+        exactly: those of them who are asked, and must all contribute; None asks everybody.
+
+    Raises:
+        CohortError: ``exactly`` names somebody else.
     """
 
-    def __init__(self, step: int, stream: str, encoding: FixedPoint, *, values: int, members: Iterable[int]) -> None:
+    def __init__(
+        self,
+        step: int,
+        stream: str,
+        encoding: FixedPoint,
+        *,
+        values: int,
+        members: Iterable[int],
+        exactly: Iterable[int] | None = None,
+    ) -> None:
         self.step = step
         self.stream = stream
         self.encoding = encoding
         self.values = values
-        self.members = frozenset(members)
+        self.members = frozenset(members if exactly is None else exactly)
+        if not self.members.issubset(members):
+            raise CohortError("exactly names somebody who is not part of this round")
+        self._all_or_none = exactly is not None
         self.total: Ring = np.zeros(encoding.length(values), dtype=encoding.dtype)
         self.contributors: set[int] = set()
+
+    def needed(self, survivors: int) -> int:
+        """How many must contribute, where otherwise ``survivors`` would be enough."""
+        return max(survivors, len(self.members)) if self._all_or_none else survivors
 
     @property
     def frame_limit(self) -> int:
@@ -150,6 +171,9 @@ def finished(collected: Collection, ring: Ring) -> SumResult:
     return SumResult(total=total, weight=weight, contributors=tuple(sorted(collected.contributors)), ring=ring)
 
 
-def too_few(survivors: int, needed: int) -> TooFewSurvivorsError:
+def too_few(survivors: int, needed: int, asked_to_open: Iterable[int] | None = None) -> TooFewSurvivorsError:
     """The one error that every side ends with when a step or round is given up for want of members."""
-    return TooFewSurvivorsError(f"{survivors} members are left, where {needed} are needed: the sum is not opened")
+    return TooFewSurvivorsError(
+        f"{survivors} members are left, where {needed} are needed: the sum is not opened",
+        asked_to_open=None if asked_to_open is None else tuple(sorted(asked_to_open)),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,14 @@ from codream_secure.channel import Channel
 from codream_secure.config import make_config
 from codream_secure.faults import FaultRates, FaultyNetwork
 from codream_secure.streams import make_terms
-from protocols import ContributionError, ProtocolError, TooFewSurvivorsError, available_protocols, make_protocol
+from protocols import (
+    ContributionError,
+    ProtocolError,
+    SumResult,
+    TooFewSurvivorsError,
+    available_protocols,
+    make_protocol,
+)
 
 
 def channel(*overrides: str, clients: int = 3, protection: str = "plain", rates: FaultRates | None = None) -> Channel:
@@ -150,3 +159,27 @@ def test_a_round_that_takes_more_sums_than_were_prepared_is_set_up_again() -> No
     link.begin_round(2)
     link.sum({k: [torch.ones(1)] for k in range(3)}, phase="dream_updates")
     assert link.ledger.by_phase(0)["protocol_setup"] > before
+
+
+def test_a_sum_that_failed_while_it_was_opened_is_repeated_over_the_same_clients() -> None:
+    link = channel(clients=10, protection="masked", rates=FaultRates(contribute=0.1, open=0.25))
+    asked: list[tuple[int, ...] | None] = []
+    original = link._simulation.sum
+
+    def watched(*arguments: Any, **options: Any) -> SumResult:
+        try:
+            result = original(*arguments, **options)
+        except TooFewSurvivorsError as error:
+            asked.append(error.asked_to_open or (asked[-1] if asked else None))
+            raise
+        if asked and asked[-1] is not None:
+            assert result.contributors == asked[-1]
+            repeated.append(result.contributors)
+        asked.append(None)
+        return result
+
+    repeated: list[tuple[int, ...]] = []
+    link._simulation.sum = watched  # type: ignore[method-assign]
+    for _ in range(12):
+        link.sum({k: [torch.ones(1)] for k in range(10)}, phase="dream_updates")
+    assert repeated
