@@ -40,6 +40,7 @@ def make_terms(config: Config) -> Terms:
         steps=protocol.steps or _sums_in_a_round(config),
         dropout=protocol.dropout,
         corruption=protocol.corruption,
+        min_cohort=clients,
         active=protocol.active,
     )
 

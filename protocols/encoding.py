@@ -9,6 +9,7 @@ floating point: rounding to integers is then the only error, at most one unit of
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
@@ -113,6 +114,11 @@ class FixedPoint:
         object.__setattr__(self, "largest", _ceil_scaled(self.clip, exponent))
 
     def _check_arguments(self) -> None:
+        # Equal encodings have equal digests, however their numbers were spelt.
+        for name in ("clients", "ring_bits", "max_weight", "value_bits"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else operator.index(value))
+        object.__setattr__(self, "clip", float(self.clip))
         if not (math.isfinite(self.clip) and 0 < float(np.float32(self.clip)) < math.inf):
             raise EncodingError(f"clip is {self.clip}: it must be a positive finite float32")
         if self.clients < 1:
@@ -232,7 +238,9 @@ class FixedPoint:
             return np.rint(scaled).astype(signed)
         if self.rounding == "stochastic":
             uniform = (generator or np.random.default_rng()).random(len(values))
-            return np.floor(scaled.astype(np.float64) + uniform).astype(signed)
+            # Not floor(scaled + uniform): that sum is rounded, and could reach the next level but one.
+            below = np.floor(scaled)
+            return below.astype(signed) + (uniform < scaled - below)
         return self._shrunk(np.trunc(scaled).astype(signed), scaled)
 
     def _shrunk(

@@ -32,7 +32,7 @@ from functools import lru_cache
 
 from protocols.errors import TermsError
 
-_LABEL = b"codream-secure masked v1 graph"
+_LABEL = b"codream-secure masked v1 graph\0"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,14 +20,22 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocols.errors import PeerKeyError, RosterError
+from protocols.graph import Topology
 from protocols.terms import check_cohort
 
-_PREFIX = b"codream-secure masked v1 "
-_ADVERTISE = _PREFIX + b"advertise"
-_VOTE = _PREFIX + b"vote"
-_SESSION = _PREFIX + b"session"
-_PAIR = _PREFIX + b"pair"
 KEY_BYTES = 32
+
+
+def label(purpose: str) -> bytes:
+    """What keeps one use of a key, a hash or a signature apart from every other; no label begins another."""
+    return b"codream-secure masked v1 " + purpose.encode("ascii") + b"\0"
+
+
+_ROSTER = label("roster")
+_SESSION = label("session")
+_ADVERTISE = label("advertise")
+_VOTE = label("vote")
+_PAIR = label("pair")
 
 
 class Secret:
@@ -124,7 +132,7 @@ class Roster:
         members = check_cohort(sorted(public_keys))
         if len({bytes(key) for key in public_keys.values()}) != len(members):
             raise RosterError("two members have the same public key")
-        digest = hashlib.sha256(_PREFIX + b"roster")
+        digest = hashlib.sha256(_ROSTER)
         for member in members:
             key = public_keys[member]
             try:
@@ -153,10 +161,14 @@ class Roster:
             raise PeerKeyError(f"the signature in member {member}'s name is not member {member}'s") from None
 
 
-def session_digest(round_id: bytes, roster: bytes, terms: bytes, cohort: Sequence[int]) -> bytes:
-    """32 bytes that stand for one round of one cohort under one set of terms; everything below is bound to them."""
-    members = b"".join(_number(member) for member in cohort)
-    return hashlib.sha256(_SESSION + roster + terms + _number(len(cohort)) + members + round_id).digest()
+def session_digest(round_id: bytes, *, roster: bytes, terms: bytes, cohort: Sequence[int], topology: Topology) -> bytes:
+    """32 bytes that stand for one round of one cohort under one set of terms; everything below is bound to them.
+
+    The thresholds follow from the terms, by floating-point arithmetic; with them in here, two machines that got
+    different ones share no keys.
+    """
+    bounds = b"".join(_number(bound) for bound in (topology.degree, topology.threshold, topology.survivors))
+    return hashlib.sha256(_SESSION + roster + terms + bounds + _list(cohort) + round_id).digest()
 
 
 def advertisement(session: bytes, member: int, public_key: bytes) -> bytes:
@@ -164,10 +176,22 @@ def advertisement(session: bytes, member: int, public_key: bytes) -> bytes:
     return _ADVERTISE + session + _number(member) + public_key
 
 
-def ballot(session: bytes, step: int, dead: Sequence[int]) -> bytes:
-    """What a member signs when it has been shown who is gone at a step."""
-    members = b"".join(_number(member) for member in dead)
-    return _VOTE + session + step.to_bytes(8, "big") + _number(len(dead)) + members
+def ballot(session: bytes, request: bytes, *, members: Sequence[int], dead: Sequence[int]) -> bytes:
+    """What a member signs when it has been shown who is gone at a step.
+
+    Args:
+        session: of the round.
+        request: what was asked for, as :func:`request_context` puts it.
+        members: who completed the set-up.
+        dead: those of them who are gone.
+    """
+    return _VOTE + session + request + _list(members) + _list(dead)
+
+
+def request_context(step: int, stream: str, values: int) -> bytes:
+    """What a step asks for, unambiguously: masks made for one request do not cancel with those made for another."""
+    name = stream.encode("ascii")
+    return step.to_bytes(8, "big") + values.to_bytes(8, "big") + _number(len(name)) + name
 
 
 class RoundKey:
@@ -224,6 +248,12 @@ class PairSecrets:
         self.outgoing = outgoing
         self.incoming = incoming
 
+    def keep_masks(self) -> Secret:
+        """The root of the masks; the two parcels' keys have served and are wiped."""
+        self.outgoing.wipe()
+        self.incoming.wipe()
+        return self.masks
+
     def wipe(self) -> None:
         """Wipe all three."""
         for secret in (self.masks, self.outgoing, self.incoming):
@@ -232,3 +262,7 @@ class PairSecrets:
 
 def _number(value: int) -> bytes:
     return value.to_bytes(4, "big")
+
+
+def _list(members: Sequence[int]) -> bytes:
+    return _number(len(members)) + b"".join(_number(member) for member in members)

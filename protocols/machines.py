@@ -187,7 +187,7 @@ class SumServer(ABC):
                 step that failed after shares had been asked for: see :class:`~protocols.errors.TooFewSurvivorsError`.
 
         Raises:
-            CohortError: ``exactly`` names somebody who did not complete the set-up.
+            CohortError: ``exactly`` names somebody who did not complete the set-up, or fewer than a sum needs.
             PhaseError: the server is not READY.
             StepError: all steps that were set up are used.
             TermsError: there is no such stream, or it is longer than the terms allow.

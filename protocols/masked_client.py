@@ -21,20 +21,13 @@ from protocols.errors import (
     StepError,
 )
 from protocols.graph import Topology, neighbours
-from protocols.keys import PairSecrets, RoundKey, Secret, advertisement, ballot, session_digest
+from protocols.holdings import Holdings
+from protocols.keys import PairSecrets, RoundKey, Secret, advertisement, ballot, request_context, session_digest
 from protocols.machines import Credentials, SumClient
-from protocols.masks import apply_masks, pair_mask_key, self_mask_key
-from protocols.openings import (
-    StepSecrets,
-    parcel_bytes,
-    parcel_context,
-    points_of,
-    select_share,
-    self_secret,
-    wipe_through,
-)
+from protocols.masks import apply_masks
+from protocols.openings import StepSecrets, parcel_bytes, parcel_context, points_of, self_secret
 from protocols.shares import seal, unseal
-from protocols.steps import ClientSteps, contribution, too_few
+from protocols.steps import ClientSteps, check_offer, contribution, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 
 _SMALL_FRAME = 256
@@ -80,15 +73,16 @@ class MaskedClient(SumClient):
         """This client and its neighbours: who holds shares of its secrets."""
         self._round_key: RoundKey | None = None
         self._pairs: dict[int, PairSecrets] = {}
-        self._selves: list[Secret] = []
-        self._batches: dict[int, bytearray] = {}
-        """Shares that this client holds, by whose secrets they open; its own among them."""
+        """Of neighbours, until their shares have arrived."""
+        self._holdings = Holdings(self._member, roots={}, selves=[], batches={})
         self._members: frozenset[int] = frozenset()
         """Who completed the set-up."""
         self._masked = -1
         """The latest step that this client contributed to."""
         self._answered = -1
         """The latest step that it helped to open."""
+        self._asked = b""
+        """What that step asked for."""
         self._voted: tuple[int, ...] | None = None
         """The dead of the latest masked step, once this client has signed them."""
 
@@ -100,7 +94,7 @@ class MaskedClient(SumClient):
         if self._state is _State.CLOSED:
             raise PhaseError("this round is closed")
         if self._state is _State.OFFER:
-            return self._take_offer(wire.decode(message, wire.Offer, limit=64 + 5 * MAX_COHORT))
+            return self._take_offer(wire.decode(message, wire.Offer, limit=128 + 5 * MAX_COHORT))
         kinds = _EXPECTED[self._state]
         decoded = wire.decode(message, *kinds, wire.Abort, round_id=self._round_id, limit=self._frame_limit())
         match decoded:
@@ -125,9 +119,7 @@ class MaskedClient(SumClient):
     # Set-up
 
     def _take_offer(self, offer: wire.Offer) -> bytes:
-        cohort = check_cohort(offer.cohort)
-        if self._member not in cohort:
-            raise CohortError(f"member {self._member} is not in the cohort that it was offered")
+        cohort = check_offer(offer, self._member, self._terms, self.protocol)
         for member in cohort:
             if member not in self._credentials.roster:
                 raise RosterError(f"member {member} of the offered cohort is not on the roster")
@@ -143,8 +135,13 @@ class MaskedClient(SumClient):
     def _enter(self, round_id: bytes, cohort: tuple[int, ...], topology: Topology) -> None:
         """Take note of the round: everything below is bound to these."""
         self._round_id, self._cohort, self._topology = round_id, cohort, topology
-        terms = self._terms.digest(self.protocol)
-        self._session = session_digest(round_id, self._credentials.roster.digest, terms, cohort)
+        self._session = session_digest(
+            round_id,
+            roster=self._credentials.roster.digest,
+            terms=self._terms.digest(self.protocol),
+            cohort=cohort,
+            topology=topology,
+        )
         self._group = frozenset(neighbours(cohort, topology.degree, self._session)[self._member]) | {self._member}
 
     def _take_keys(self, message: wire.Keys) -> bytes:
@@ -181,8 +178,12 @@ class MaskedClient(SumClient):
             secrets.backups(self._session, self._member, (pair.masks for pair in pairs.values())),
         )
         self._pairs = pairs
-        self._selves = [self_secret(secret) for secret in secrets.selves]
-        self._batches = {self._member: bytearray(batches[self._member])}
+        self._holdings = Holdings(
+            self._member,
+            roots={},
+            selves=[self_secret(secret) for secret in secrets.selves],
+            batches={self._member: bytearray(batches[self._member])},
+        )
         if self._round_key is not None:
             self._round_key.forget()
         self._state = _State.INBOX
@@ -205,13 +206,10 @@ class MaskedClient(SumClient):
                 raise ShareError(f"the shares of member {parcel.peer} are not those of {self._terms.steps} steps")
             context = parcel_context(self._session, parcel.peer, self._member)
             opened[parcel.peer] = bytearray(unseal(self._pairs[parcel.peer].incoming, parcel.ciphertext, context))
-        self._batches |= opened
+        self._holdings.batches |= opened
+        self._holdings.roots = {peer: self._pairs.pop(peer).keep_masks() for peer in sorted(senders)}
+        self._forget_pairs()
         self._members = members
-        for peer in self._pairs.keys() - senders:
-            self._pairs.pop(peer).wipe()
-        for pair in self._pairs.values():
-            pair.incoming.wipe()
-            pair.outgoing.wipe()
         self._state = _State.READY
 
     # Steps
@@ -224,11 +222,9 @@ class MaskedClient(SumClient):
         self._credentials.rounds.claim_step(self._round_id, step)
         self._steps.pending, self.report = None, report
         self._masked, self._voted = step, None
-        above = [pair_mask_key(pair.masks, step) for peer, pair in self._pairs.items() if peer > self._member]
-        below = [pair_mask_key(pair.masks, step) for peer, pair in self._pairs.items() if peer < self._member]
-        apply_masks(ring, add=[self_mask_key(self._selves[step]), *above], subtract=below)
-        for secret in self._selves[: step + 1]:
-            secret.wipe()
+        self._asked = request_context(step, stream, request.values)
+        add, subtract = self._holdings.mask_keys(step, self._asked)
+        apply_masks(ring, add=add, subtract=subtract)
         return contribution(self._round_id, self._member, step, ring)
 
     def _take_open_request(self, request: wire.OpenRequest) -> bytes:
@@ -239,13 +235,13 @@ class MaskedClient(SumClient):
         if self._member in dead:
             raise CohortError("this client is said to have dropped out: it opens nothing")
         self._require(len(self._members) - len(dead), self._needed)
-        self._require(len(self._batches.keys() - set(dead)), self._needed_in_group)
+        self._require(len(set(self._holdings.group) - set(dead)), self._needed_in_group)
         if not self._terms.active:
             return self._open(dead)
         if self._voted is not None:
             raise AlreadyAnsweredError(f"the set of survivors of step {request.step} has been signed already")
         self._voted = dead
-        signature = self._credentials.identity.sign(ballot(self._session, request.step, dead))
+        signature = self._credentials.identity.sign(self._ballot(dead))
         return wire.encode(wire.Vote(self._round_id, self._member, request.step, signature))
 
     def _take_ballots(self, message: wire.Ballots) -> bytes:
@@ -255,7 +251,7 @@ class MaskedClient(SumClient):
         voters = check_cohort([vote.member for vote in message.votes])
         if not self._members.difference(self._voted).issuperset(voters):
             raise CohortError("somebody voted who is not among the survivors")
-        signed = ballot(self._session, message.step, self._voted)
+        signed = self._ballot(self._voted)
         for vote in message.votes:
             try:
                 self._credentials.roster.verify(vote.member, vote.signature, signed)
@@ -270,6 +266,9 @@ class MaskedClient(SumClient):
             )
         return self._open(self._voted)
 
+    def _ballot(self, dead: Sequence[int]) -> bytes:
+        return ballot(self._session, self._asked, members=sorted(self._members), dead=dead)
+
     def _check_step(self, step: int) -> None:
         """Only the latest step that this client contributed to is opened, once."""
         if step <= self._answered:
@@ -283,12 +282,7 @@ class MaskedClient(SumClient):
         """One share for each member of the group, and never a second one for this step or those before it."""
         step = self._masked
         self._answered = step
-        gone = set(dead)
-        shares = b"".join(
-            select_share(self._batches[member], step, dead=member in gone) for member in sorted(self._batches)
-        )
-        for batch in self._batches.values():
-            wipe_through(batch, step)
+        shares = self._holdings.shares(step, frozenset(dead))
         return wire.encode(wire.Openings(self._round_id, self._member, step, shares))
 
     def _take_abort(self, message: wire.Abort) -> None:
@@ -326,32 +320,31 @@ class MaskedClient(SumClient):
     # The end, and pauses
 
     def close(self) -> None:
-        for pair in self._pairs.values():
-            pair.wipe()
-        for secret in self._selves:
-            secret.wipe()
-        for batch in self._batches.values():
-            wipe_through(batch, self._terms.steps)
+        self._holdings.wipe()
+        self._forget_pairs()
         if self._round_key is not None:
             self._round_key.forget()
-        self._pairs, self._selves, self._batches = {}, [], {}
         self._state = _State.CLOSED
+
+    def _forget_pairs(self) -> None:
+        for pair in self._pairs.values():
+            pair.wipe()
+        self._pairs = {}
 
     def snapshot(self, key: bytes) -> bytes:
         if self._state is not _State.READY or self._steps.pending is not None:
             raise PhaseError("a snapshot is taken between two steps")
         last = self._steps.last
-        for batch in self._batches.values():
-            wipe_through(batch, last)
+        self._holdings.wipe_through(last)
         state = _Saved(
             member=self._member,
             round_id=self._round_id,
             cohort=list(self._cohort),
             members=sorted(self._members),
             last_step=last,
-            roots={peer: bytes(pair.masks.value) for peer, pair in self._pairs.items()},
-            selves=[bytes(secret.value) for secret in self._selves[last + 1 :]],
-            batches={member: bytes(batch) for member, batch in self._batches.items()},
+            roots={peer: bytes(root.value) for peer, root in self._holdings.roots.items()},
+            selves=[bytes(secret.value) for secret in self._holdings.selves[last + 1 :]],
+            batches={member: bytes(batch) for member, batch in self._holdings.batches.items()},
         )
         self._answered = last
         return snapshots.seal_state(state, key, self._terms.digest(self.protocol))
@@ -369,10 +362,12 @@ class MaskedClient(SumClient):
         client._enter(state.round_id, tuple(state.cohort), terms.topology(len(state.cohort)))
         client._members = frozenset(state.members)
         client._steps.last = client._masked = client._answered = state.last_step
-        gone = Secret(b"")
-        client._pairs = {peer: PairSecrets(Secret(root), gone, gone) for peer, root in state.roots.items()}
-        client._selves = [gone] * (state.last_step + 1) + [Secret(secret) for secret in state.selves]
-        client._batches = {member: bytearray(batch) for member, batch in state.batches.items()}
+        client._holdings = Holdings(
+            state.member,
+            roots={peer: Secret(root) for peer, root in state.roots.items()},
+            selves=[Secret(b"")] * (state.last_step + 1) + [Secret(secret) for secret in state.selves],
+            batches={member: bytearray(batch) for member, batch in state.batches.items()},
+        )
         client._state = _State.READY
         return client
 

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import msgspec
 
 from protocols import snapshots, wire
-from protocols.encoding import Ring
 from protocols.errors import CohortError, MessageError, PhaseError, ProtocolError, RosterError, ShareError, StepError
-from protocols.graph import neighbours
 from protocols.keys import Roster, advertisement, ballot, session_digest
 from protocols.machines import Outbox, Phase, SumResult, SumServer
-from protocols.masks import apply_masks, self_mask_key
-from protocols.openings import (
-    COMMITMENT_BYTES,
-    backup_bytes,
-    commit,
-    open_backup,
-    parcel_bytes,
-    points_of,
-    self_secret,
-)
-from protocols.shares import SHARE_BYTES, combine, from_bytes, opening_weights
+from protocols.openings import COMMITMENT_BYTES, backup_bytes, parcel_bytes
+from protocols.shares import SHARE_BYTES
 from protocols.steps import Collection, check_sender, finished, next_step, too_few
 from protocols.terms import Terms, check_cohort
+from protocols.unmasking import Unmasker, Wiring
 
 _SMALL_FRAME = 256
 _M = TypeVar("_M", bound=wire.Message)
@@ -47,12 +36,17 @@ class MaskedServer(SumServer):
         self._round_id = round_id
         self._roster = roster
         self._topology = terms.topology(len(self._cohort))
-        self._session = session_digest(round_id, roster.digest, terms.digest(self.protocol), self._cohort)
-        self._neighbours = neighbours(self._cohort, self._topology.degree, self._session)
-        self._points = points_of(self._cohort)
+        self._session = session_digest(
+            round_id,
+            roster=roster.digest,
+            terms=terms.digest(self.protocol),
+            cohort=self._cohort,
+            topology=self._topology,
+        )
+        self._wiring = Wiring(self._cohort, self._topology, self._session)
         self._keys: dict[int, wire.PublicKey] = {}
         self._shares: dict[int, wire.Shares] = {}
-        self._places: dict[int, dict[int, int]] = {}
+        self._unmasker: Unmasker | None = None
         self._next_step = 0
         self._collection: Collection | None = None
         self._votes: dict[int, bytes] = {}
@@ -65,14 +59,6 @@ class MaskedServer(SumServer):
     def _members(self) -> list[int]:
         """Who completed the set-up, in ascending order."""
         return sorted(self._shares)
-
-    def _peers(self, member: int, among: Container[int]) -> list[int]:
-        """A member's neighbours among some, in ascending order."""
-        return [peer for peer in self._neighbours[member] if peer in among]
-
-    def _group(self, member: int, among: Container[int]) -> list[int]:
-        """The same with the member itself, if it is among them: the holders of its shares."""
-        return sorted(other for other in (*self._neighbours[member], member) if other in among)
 
     @property
     def expected(self) -> frozenset[int]:
@@ -106,7 +92,9 @@ class MaskedServer(SumServer):
         if self.phase is not Phase.NEW:
             raise PhaseError("the round is open already")
         self.phase = Phase.ADVERTISE
-        return dict.fromkeys(self._cohort, wire.encode(wire.Offer(self._round_id, list(self._cohort))))
+        return dict.fromkeys(
+            self._cohort, wire.encode(wire.Offer(self._round_id, self._terms.digest(self.protocol), list(self._cohort)))
+        )
 
     def receive(self, sender: int, message: bytes) -> None:
         match self.phase:
@@ -141,7 +129,7 @@ class MaskedServer(SumServer):
 
     def _take_shares(self, sender: int, message: wire.Shares) -> None:
         check_sender(sender, message.member, self.expected)
-        peers, steps = self._peers(sender, self._keys), self._terms.steps
+        peers, steps = self._wiring.peers(sender, self._keys), self._terms.steps
         if [parcel.peer for parcel in message.parcels] != peers:
             raise CohortError(f"member {sender} did not make shares for exactly its neighbours")
         if any(len(parcel.ciphertext) != parcel_bytes(steps) for parcel in message.parcels):
@@ -154,12 +142,13 @@ class MaskedServer(SumServer):
 
     def _take_vote(self, sender: int, message: wire.Vote) -> None:
         self._check_answer(sender, message.member, message.step)
-        self._roster.verify(sender, message.signature, ballot(self._session, message.step, self._dead))
+        signed = ballot(self._session, self._step.context, members=self._members, dead=self._dead)
+        self._roster.verify(sender, message.signature, signed)
         self._votes[sender] = message.signature
 
     def _take_openings(self, sender: int, message: wire.Openings) -> None:
         self._check_answer(sender, message.member, message.step)
-        if len(message.shares) != SHARE_BYTES * len(self._group(sender, self._shares)):
+        if len(message.shares) != SHARE_BYTES * len(self._wiring.group(sender, self._shares)):
             raise MessageError(f"member {sender} sent another number of shares than it holds")
         self._openings[sender] = message.shares
 
@@ -191,7 +180,7 @@ class MaskedServer(SumServer):
         self.phase = Phase.SHARE
         return {
             member: wire.encode(
-                wire.Keys(self._round_id, [self._keys[other] for other in self._group(member, self._keys)])
+                wire.Keys(self._round_id, [self._keys[other] for other in self._wiring.group(member, self._keys)])
             )
             for member in self._keys
         }
@@ -199,32 +188,36 @@ class MaskedServer(SumServer):
     def _hand_out_shares(self) -> Outbox:
         if not self._enough(self._shares.keys(), self._shares):
             return self._give_up_round(len(self._shares))
-        self.phase = Phase.READY
         inboxes: dict[int, list[wire.Parcel]] = {member: [] for member in self._members}
         for sender in self._members:
             for parcel in self._shares[sender].parcels:
                 if parcel.peer in inboxes:
                     inboxes[parcel.peer].append(wire.Parcel(sender, parcel.ciphertext))
-        self._note_places()
-        outbox = {
+        # What is passed on is not needed any more; commitments and backups are.
+        self._finish_setup(
+            {member: msgspec.structs.replace(shares, parcels=[]) for member, shares in self._shares.items()}
+        )
+        return {
             member: wire.encode(wire.Inbox(self._round_id, self._members, parcels))
             for member, parcels in inboxes.items()
         }
-        # What was passed on is not needed any more; commitments and backups are.
-        self._shares = {member: msgspec.structs.replace(shares, parcels=[]) for member, shares in self._shares.items()}
-        return outbox
 
-    def _note_places(self) -> None:
-        """Where in each holder's answer the share of each member of its group will be."""
-        for holder in self._members:
-            self._places[holder] = {member: at for at, member in enumerate(self._group(holder, self._shares))}
+    def _finish_setup(self, shares: dict[int, wire.Shares]) -> None:
+        self._shares = shares
+        self._unmasker = Unmasker(self._wiring, self._session, self._keys, shares)
+        self.phase = Phase.READY
 
     def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
-        encoding = next_step(self._terms, self._next_step, stream, values)
         self._collection = Collection(
-            self._next_step, stream, encoding, values=values, members=self._shares, exactly=exactly
+            self._next_step,
+            stream,
+            next_step(self._terms, self._next_step, stream, values),
+            values=values,
+            members=self._shares,
+            survivors=self._topology.survivors,
+            exactly=exactly,
         )
         self._votes, self._openings = {}, {}
         self._result = self.failure = None
@@ -238,99 +231,59 @@ class MaskedServer(SumServer):
         return sorted(self._shares.keys() - self._step.contributors)
 
     def _name_the_dead(self) -> Outbox:
-        survivors = self._step.contributors
-        if not self._enough(survivors, self._shares, self._needed):
-            return self._give_up_step(too_few(len(survivors), self._needed), len(survivors))
+        survivors, needed = self._step.contributors, self._step.needed
+        if not self._enough(survivors, self._shares, needed):
+            return self._give_up_step(too_few(len(survivors), needed), len(survivors), needed)
         self.phase = Phase.VOTE if self._terms.active else Phase.OPEN
         request = wire.encode(wire.OpenRequest(self._round_id, self._step.step, self._dead))
         return dict.fromkeys(sorted(survivors), request)
 
     def _hand_out_votes(self) -> Outbox:
-        # Nobody opens anything before it has seen enough votes, so nothing is out yet.
-        if not self._enough(self._votes.keys(), self._shares):
-            return self._give_up_step(too_few(len(self._votes), self._topology.survivors), len(self._votes))
+        voters, needed = self._votes.keys(), self._topology.survivors
+        if not self._enough(voters, self._shares):
+            # Nobody opens anything before it has seen enough votes, so nothing is out.
+            return self._give_up_step(too_few(len(voters), needed), len(voters), needed)
         self.phase = Phase.OPEN
-        votes = [wire.Ballot(member, self._votes[member]) for member in sorted(self._votes)]
+        votes = [wire.Ballot(member, self._votes[member]) for member in sorted(voters)]
         ballots = wire.encode(wire.Ballots(self._round_id, self._step.step, votes))
-        return dict.fromkeys(sorted(self._votes), ballots)
+        return dict.fromkeys(sorted(voters), ballots)
 
     def _finish(self) -> Outbox:
-        responders = len(self._openings)
+        collected, left, needed = self._step, len(self._openings), self._topology.survivors
         if not self._enough(self._openings.keys(), self._shares):
-            error = too_few(responders, self._topology.survivors, self._step.contributors)
-            return self._give_up_step(error, responders)
+            return self._give_up_step(too_few(left, needed, collected.contributors), left, needed)
+        assert self._unmasker is not None
         try:
-            self._unmask(self._step.total)
+            self._unmasker.unmask(
+                collected.total,
+                step=collected.step,
+                request=collected.context,
+                survivors=collected.contributors,
+                openings=self._openings,
+            )
         except ShareError as error:
-            return self._give_up_step(error, responders)
-        self._result = finished(self._step, self._step.total)
+            return self._give_up_step(error, left, needed)
+        self._result = finished(collected, collected.total)
         self._collection = None
         self.phase = Phase.READY
         return {}
 
-    @property
-    def _needed(self) -> int:
-        """Members that must contribute to the present step."""
-        return self._step.needed(self._topology.survivors)
-
     def _enough(self, left: AbstractSet[int], opened: Iterable[int], needed: int = 0) -> bool:
-        """Whether those who are left can open what those others shared, and are as many as are needed."""
-        return len(left) >= max(needed, self._topology.survivors) and all(
-            len(self._group(member, left)) >= self._topology.threshold for member in opened
-        )
+        return self._wiring.enough(left, opened, needed=max(needed, self._topology.survivors))
 
-    def _give_up_step(self, error: ProtocolError, survivors: int) -> Outbox:
+    def _give_up_step(self, error: ProtocolError, left: int, needed: int) -> Outbox:
         self.failure = error
-        abort = wire.encode(wire.Abort(self._round_id, self._step.step, survivors, self._needed))
+        abort = wire.encode(wire.Abort(self._round_id, self._step.step, left, needed))
         asked = sorted(self._step.members)
         self._collection = None
         self.phase = Phase.READY
         return dict.fromkeys(asked, abort)
 
-    def _give_up_round(self, survivors: int) -> Outbox:
-        self.failure = too_few(survivors, self._topology.survivors)
+    def _give_up_round(self, left: int) -> Outbox:
+        self.failure = too_few(left, self._topology.survivors)
         self.phase = Phase.CLOSED
-        abort = wire.Abort(self._round_id, None, survivors, self._topology.survivors)
+        abort = wire.Abort(self._round_id, None, left, self._topology.survivors)
         return dict.fromkeys(self._cohort, wire.encode(abort))
-
-    # Unmasking
-
-    def _unmask(self, total: Ring) -> None:
-        """Take all masks that did not cancel out of the sum, in place."""
-        step = self._step.step
-        survivors, dead = self._step.contributors, self._dead
-        added = [self_mask_key(self_secret(self._open_self(member))) for member in sorted(survivors)]
-        subtracted: list[bytes] = []
-        for member in dead:
-            peers = self._peers(member, self._keys)
-            seeds = open_backup(
-                self._shares[member].backups[step], self._open_secret(member), self._session, member, step
-            )
-            for peer, seed in zip(peers, seeds, strict=True):
-                if peer in survivors:
-                    # A survivor added the mask it shares with a member above it, and subtracted it with one below.
-                    (added if member > peer else subtracted).append(seed)
-        apply_masks(total, add=subtracted, subtract=added)
-
-    def _open_self(self, member: int) -> int:
-        """A survivor's self secret, checked against its commitment."""
-        step = self._step.step
-        secret = self._open_secret(member)
-        commitments = self._shares[member].commitments
-        expected = commitments[step * COMMITMENT_BYTES : (step + 1) * COMMITMENT_BYTES]
-        if commit(self._session, member, step, secret) != expected:
-            raise ShareError(f"the shares of member {member}'s self-mask do not open what it committed to")
-        return secret
-
-    def _open_secret(self, member: int) -> int:
-        """Whichever of a member's two secrets the holders of its shares answered with."""
-        holders = self._group(member, self._openings)[: self._topology.threshold]
-        shares = b"".join(self._share_from(holder, member) for holder in holders)
-        return combine(from_bytes(shares), _weights(tuple(self._points[holder] for holder in holders)))
-
-    def _share_from(self, holder: int, member: int) -> bytes:
-        start = SHARE_BYTES * self._places[holder][member]
-        return self._openings[holder][start : start + SHARE_BYTES]
 
     # Results, the end, and pauses
 
@@ -369,12 +322,12 @@ class MaskedServer(SumServer):
         server = cls(state.cohort, terms=terms, round_id=state.round_id, roster=roster)
         server._next_step = state.next_step
         server._keys = {key.member: key for key in state.keys}
-        server._shares = {
-            member: wire.Shares(state.round_id, member, [], commitments, backups)
-            for member, (commitments, backups) in state.shares.items()
-        }
-        server._note_places()
-        server.phase = Phase.READY
+        server._finish_setup(
+            {
+                member: wire.Shares(state.round_id, member, [], commitments, backups)
+                for member, (commitments, backups) in state.shares.items()
+            }
+        )
         return server
 
 
@@ -386,9 +339,3 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     next_step: int
     keys: list[wire.PublicKey]
     shares: dict[int, tuple[bytes, list[bytes]]]
-
-
-@lru_cache(maxsize=256)
-def _weights(points: tuple[int, ...]) -> list[int]:
-    """Lagrange coefficients: survivors rarely change from one step to the next, nor from member to member."""
-    return opening_weights(points)

@@ -1,11 +1,14 @@
 """Masks: AES-256 in counter mode, added block by block while a block is in the processor's cache.
 
-Every key is used for one mask and thrown away, so the counter starts at zero. The keys of different steps, pairs and
-purposes come out of HMAC-SHA256 under different labels: one step's keys reveal neither another step's nor their root.
+Every key is used for one mask and thrown away, so the counter starts at zero. Keys come out of HMAC-SHA256 under
+different labels in two stages: root -> seed of a step -> key of that step's mask for what the step asks for. One step's
+seed reveals neither another's nor the root; and clients that a server asks for different things at the same step make
+masks that do not cancel, so it cannot subtract known answers to one question from a sum that hides the other.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,22 +17,33 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from protocols.encoding import Ring
-from protocols.keys import Secret
+from protocols.keys import Secret, label
 
-_PAIR_MASK = b"codream-secure masked v1 pairwise mask"
-_SELF_MASK = b"codream-secure masked v1 self mask"
+_PAIR_SEED = label("pairwise seed")
+_PAIR_MASK = label("pairwise mask")
+_SELF_MASK = label("self mask")
 _BLOCK_BYTES = 128 * 1024
 _ZEROS = bytes(_BLOCK_BYTES)
 
 
-def pair_mask_key(root: Secret, step: int) -> bytes:
-    """Key of the mask that two members share at one step; 32 bytes."""
-    return root.derive(_PAIR_MASK + step.to_bytes(8, "big"))
+def pair_seed(root: Secret, step: int) -> bytes:
+    """What two members share for one step; 32 bytes."""
+    return root.derive(_PAIR_SEED + step.to_bytes(8, "big"))
 
 
-def self_mask_key(opening: Secret) -> bytes:
+def pair_mask_key(seed: bytes, request: bytes) -> bytes:
+    """Key of the mask that two members share at one step; 32 bytes.
+
+    Args:
+        seed: of the pair and step.
+        request: what the step asks for, see :func:`protocols.keys.request_context`.
+    """
+    return hmac.digest(seed, _PAIR_MASK + request, "sha256")
+
+
+def self_mask_key(opening: Secret, request: bytes) -> bytes:
     """Key of the mask that a member puts on alone, from the secret that its neighbours can open; 32 bytes."""
-    return opening.derive(_SELF_MASK)
+    return opening.derive(_SELF_MASK + request)
 
 
 def apply_masks(ring: Ring, *, add: Iterable[bytes] = (), subtract: Iterable[bytes] = ()) -> None:

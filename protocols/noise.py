@@ -7,6 +7,7 @@ that keeps a sum from wrapping.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from protocols.encoding import Ring
@@ -16,6 +17,10 @@ class Noise(ABC):
     """What a client adds to its own encoded vector."""
 
     name: ClassVar[str]
+
+    @abstractmethod
+    def parameters(self) -> Mapping[str, int | float | str]:
+        """All that clients have to agree on for their noise to add up to what was accounted for."""
 
     @abstractmethod
     def headroom(self) -> int:
@@ -30,6 +35,9 @@ class NoNoise(Noise):
     """The null object: sums are exact."""
 
     name: ClassVar[str] = "none"
+
+    def parameters(self) -> Mapping[str, int | float | str]:
+        return {}
 
     def headroom(self) -> int:
         return 0

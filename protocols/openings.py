@@ -11,14 +11,14 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 
-from protocols.keys import Secret
-from protocols.masks import pair_mask_key
+from protocols.keys import Secret, label
+from protocols.masks import pair_seed
 from protocols.shares import SHARE_BYTES, TAG_BYTES, random_element, seal, split, to_bytes, unseal
 
-_PARCEL = b"codream-secure masked v1 parcel"
-_BACKUP = b"codream-secure masked v1 backup"
-_BACKUP_KEY = b"codream-secure masked v1 backup key"
-_COMMITMENT = b"codream-secure masked v1 commitment"
+_PARCEL = label("parcel")
+_BACKUP = label("backup")
+_BACKUP_KEY = label("backup key")
+_COMMITMENT = label("commitment")
 
 SEED_BYTES = 32
 COMMITMENT_BYTES = 32
@@ -53,7 +53,7 @@ class StepSecrets:
         return [
             seal(
                 _backup_key(secret),
-                b"".join(pair_mask_key(root, step) for root in roots),
+                b"".join(pair_seed(root, step) for root in roots),
                 _BACKUP + place(session, member, step),
             )
             for step, secret in enumerate(self.pairs)
@@ -102,18 +102,6 @@ def parcel_context(session: bytes, sender: int, recipient: int) -> bytes:
 def place(session: bytes, member: int, step: int) -> bytes:
     """One member's step of one round."""
     return session + member.to_bytes(4, "big") + step.to_bytes(8, "big")
-
-
-def select_share(batch: bytes | bytearray, step: int, *, dead: bool) -> bytes:
-    """The one share of a batch that opens a step: of the pair secret of the dead, of the self secret of others."""
-    start = step * BATCH_STEP_BYTES + (SHARE_BYTES if dead else 0)
-    return bytes(batch[start : start + SHARE_BYTES])
-
-
-def wipe_through(batch: bytearray, step: int) -> None:
-    """Overwrite a batch's shares of all steps up to and including one."""
-    end = min(len(batch), (step + 1) * BATCH_STEP_BYTES)
-    batch[:end] = bytes(end)
 
 
 def points_of(cohort: Sequence[int]) -> dict[int, int]:

@@ -9,15 +9,15 @@ import msgspec
 
 from protocols import snapshots, wire
 from protocols.encoding import Values
-from protocols.errors import CohortError, PhaseError
+from protocols.errors import PhaseError
 from protocols.keys import Roster
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
-from protocols.steps import ClientSteps, Collection, contribution, finished, next_step, too_few
+from protocols.steps import ClientSteps, Collection, check_offer, contribution, finished, next_step, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 from protocols.threat import ThreatModel
 
 _SMALL_FRAME = 256
-_OFFER_FRAME = 64 + 5 * MAX_COHORT
+_OFFER_FRAME = 128 + 5 * MAX_COHORT
 
 
 class PlainSum(SumProtocol):
@@ -89,8 +89,7 @@ class PlainClient(SumClient):
             raise PhaseError("this round is closed")
         if self._round_id is None:
             offer = wire.decode(message, wire.Offer, limit=_OFFER_FRAME)
-            if self._member not in check_cohort(offer.cohort):
-                raise CohortError(f"member {self._member} is not in the cohort that it was offered")
+            check_offer(offer, self._member, self._terms, PlainSum.name)
             self._round_id = offer.round_id
             return None
         decoded = wire.decode(message, wire.StepRequest, wire.Abort, round_id=self._round_id, limit=_SMALL_FRAME)
@@ -146,15 +145,20 @@ class PlainServer(SumServer):
         if self.phase is not Phase.NEW:
             raise PhaseError("the round is open already")
         self.phase = Phase.READY
-        offer = wire.encode(wire.Offer(self._round_id, list(self._cohort)))
+        offer = wire.encode(wire.Offer(self._round_id, self._terms.digest(PlainSum.name), list(self._cohort)))
         return dict.fromkeys(self._cohort, offer)
 
     def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
-        encoding = next_step(self._terms, self._next_step, stream, values)
         self._collection = Collection(
-            self._next_step, stream, encoding, values=values, members=self._cohort, exactly=exactly
+            self._next_step,
+            stream,
+            next_step(self._terms, self._next_step, stream, values),
+            values=values,
+            members=self._cohort,
+            survivors=self._needed,
+            exactly=exactly,
         )
         self._result = self.failure = None
         self.phase = Phase.COLLECT
@@ -173,7 +177,7 @@ class PlainServer(SumServer):
             raise PhaseError(f"there is nothing to end while the server waits for {self.phase.value}")
         collected, self._collection = self._collection, None
         self.phase = Phase.READY
-        survivors, needed = len(collected.contributors), collected.needed(self._needed)
+        survivors, needed = len(collected.contributors), collected.needed
         if survivors < needed:
             self.failure = too_few(survivors, needed)
             abort = wire.encode(wire.Abort(self._round_id, collected.step, survivors, needed))

@@ -17,9 +17,26 @@ from protocols.errors import (
     TermsError,
     TooFewSurvivorsError,
 )
+from protocols.keys import request_context
 from protocols.machines import SumResult
-from protocols.terms import Terms
-from protocols.wire import Contribution, StepRequest, encode
+from protocols.terms import Terms, check_cohort
+from protocols.wire import Contribution, Offer, StepRequest, encode
+
+
+def check_offer(offer: Offer, member: int, terms: Terms, protocol: str) -> tuple[int, ...]:
+    """The offered cohort, if this member can take part.
+
+    Raises:
+        TermsError: the server goes by other terms or another protocol, or the cohort is too small or too large.
+        CohortError: the member is not in the cohort, or the cohort is none.
+    """
+    if offer.terms != terms.digest(protocol):
+        raise TermsError("the server offers a round under other terms, or another protocol, than this client's")
+    cohort = check_cohort(offer.cohort)
+    if member not in cohort:
+        raise CohortError(f"member {member} is not in the cohort that it was offered")
+    terms.survivors(len(cohort))
+    return cohort
 
 
 class ClientSteps:
@@ -77,10 +94,11 @@ class Collection:
         encoding: of that stream.
         values: how many values each vector has.
         members: who is part of the round.
+        survivors: how many of them must contribute.
         exactly: those of them who are asked, and must all contribute; None asks everybody.
 
     Raises:
-        CohortError: ``exactly`` names somebody else.
+        CohortError: ``exactly`` names somebody else, or fewer than ``survivors``.
     """
 
     def __init__(
@@ -91,6 +109,7 @@ class Collection:
         *,
         values: int,
         members: Iterable[int],
+        survivors: int,
         exactly: Iterable[int] | None = None,
     ) -> None:
         self.step = step
@@ -100,13 +119,17 @@ class Collection:
         self.members = frozenset(members if exactly is None else exactly)
         if not self.members.issubset(members):
             raise CohortError("exactly names somebody who is not part of this round")
-        self._all_or_none = exactly is not None
+        self.needed = survivors if exactly is None else len(self.members)
+        """How many must contribute."""
+        if self.needed < survivors:
+            raise CohortError(f"exactly names {self.needed} members: no sum of fewer than {survivors} is opened")
         self.total: Ring = np.zeros(encoding.length(values), dtype=encoding.dtype)
         self.contributors: set[int] = set()
 
-    def needed(self, survivors: int) -> int:
-        """How many must contribute, where otherwise ``survivors`` would be enough."""
-        return max(survivors, len(self.members)) if self._all_or_none else survivors
+    @property
+    def context(self) -> bytes:
+        """What the step asks for; see :func:`protocols.keys.request_context`."""
+        return request_context(self.step, self.stream, self.values)
 
     @property
     def frame_limit(self) -> int:

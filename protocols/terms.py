@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from protocols.encoding import FixedPoint
@@ -35,6 +37,8 @@ class Terms:
         dropout: share of the cohort that may vanish, in [0, 1). No sum of fewer than the rest is ever opened, whatever
             the protection.
         corruption: share of the cohort that may collude with the server, in [0, 1).
+        min_cohort: clients take part in no smaller cohort. The shares above are of whatever cohort the server offers;
+            in a small one of its choice the colluders may be more than their share.
         active: whether clients guard against a server that deviates; costs one more exchange a step.
         sigma: statistical security of a neighbour graph that is not complete, in bits.
         eta: its correctness, in bits.
@@ -49,6 +53,7 @@ class Terms:
     steps: int
     dropout: float = 0.3
     corruption: float = 1 / 3
+    min_cohort: int = 2
     active: bool = False
     sigma: int = 40
     eta: int = 30
@@ -56,6 +61,13 @@ class Terms:
     noise: Noise = field(default_factory=NoNoise)
 
     def __post_init__(self) -> None:
+        # Equal terms have equal digests, however their numbers were spelt.
+        for name in ("dropout", "corruption"):
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
+        for name in ("steps", "min_cohort", "sigma", "eta", "max_values"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
+        object.__setattr__(self, "active", bool(self.active))
+        object.__setattr__(self, "streams", MappingProxyType(dict(self.streams)))
         if not self.streams:
             raise TermsError("streams is empty: name at least one encoding")
         for name in self.streams:
@@ -63,6 +75,7 @@ class Terms:
                 raise TermsError(f"stream {name!r}: use 1 to 64 printable ASCII characters")
         for argument, value, largest in (
             ("steps", self.steps, MAX_STEPS),
+            ("min_cohort", self.min_cohort, MAX_COHORT),
             ("sigma", self.sigma, 128),
             ("eta", self.eta, 128),
             ("max_values", self.max_values, MAX_VALUES),
@@ -81,8 +94,10 @@ class Terms:
         """How many of a cohort must be left for a sum to be opened: all but the share that may drop out.
 
         Raises:
-            TermsError: an encoding is made for fewer clients.
+            TermsError: the cohort is too small for the terms, or too large for an encoding.
         """
+        if size < self.min_cohort:
+            raise TermsError(f"the cohort has {size} members: the terms ask for at least {self.min_cohort}")
         for name, encoding in self.streams.items():
             if size > encoding.clients:
                 raise TermsError(
@@ -111,16 +126,16 @@ class Terms:
         content: dict[str, Any] = {
             "protocol": protocol,
             "streams": {name: _plain(asdict(encoding)) for name, encoding in self.streams.items()},
-            "noise": self.noise.name,
+            "noise": {"name": self.noise.name, **_plain(dict(self.noise.parameters()))},
         }
-        for name in ("steps", "dropout", "corruption", "active", "sigma", "eta", "max_values"):
+        for name in ("steps", "dropout", "corruption", "min_cohort", "active", "sigma", "eta", "max_values"):
             content[name] = getattr(self, name)
         text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(b"codream-secure terms v1" + text.encode()).digest()
+        return hashlib.sha256(b"codream-secure terms v1\0" + text.encode()).digest()
 
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    """Floats as C99 hexadecimal, which has one spelling for each number."""
+    """Floats as :meth:`float.hex` writes them, which is one spelling for each number."""
     return {key: value.hex() if isinstance(value, float) else value for key, value in content.items()}
 
 

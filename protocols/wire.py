@@ -16,7 +16,6 @@ from protocols.errors import MessageError, PhaseError
 from protocols.terms import MAX_COHORT, MAX_MEMBER, MAX_STEPS, MAX_VALUES, ROUND_ID_BYTES
 
 VERSION = 1
-MAX_FRAME = 2**31 - 1
 
 RoundId = Annotated[bytes, msgspec.Meta(min_length=ROUND_ID_BYTES, max_length=ROUND_ID_BYTES)]
 Member = Annotated[int, msgspec.Meta(ge=0, le=MAX_MEMBER)]
@@ -34,8 +33,9 @@ class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
 
 class Offer(Message, frozen=True, tag=1):
-    """Server to client: a round begins with this cohort."""
+    """Server to client: a round begins with this cohort, under the terms with this digest."""
 
+    terms: Bytes32
     cohort: Members
 
 
@@ -177,14 +177,14 @@ def encode(message: Message) -> bytes:
     return bytes(framed)
 
 
-def decode(frame: bytes, *kinds: type[_M], round_id: bytes | None = None, limit: int = MAX_FRAME) -> _M:
+def decode(frame: bytes, *kinds: type[_M], limit: int, round_id: bytes | None = None) -> _M:
     """One message of one of the given kinds.
 
     Args:
         frame: untrusted bytes.
         kinds: what is expected.
-        round_id: the round it has to belong to; None accepts any.
         limit: longest frame that is looked at.
+        round_id: the round it has to belong to; None accepts any.
 
     Raises:
         MessageError: too long, damaged, malformed, of another version or round.
