@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from codream_secure.config import make_config
+from codream_secure.streams import make_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,10 +29,14 @@ def build(*, channels, image_size, num_classes):
 """
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_the_example_with_own_data_and_model_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = (block for block in blocks("python") if "codream_secure" in block)
     generator = np.random.default_rng(0)
     labels = np.arange(240) % 3
     images = generator.integers(0, 100, (240, 12, 12), dtype=np.uint8) + (50 * labels[:, None, None]).astype(np.uint8)
@@ -43,6 +52,22 @@ def test_the_example_with_own_data_and_model_runs(
     assert capsys.readouterr().out.startswith(f"{summary['test_accuracy']} ")
     # Three classes that differ in brightness are learnt, not guessed.
     assert summary["test_accuracy"] > 0.6
+
+
+def test_the_example_of_a_cohort_runs_and_sums(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = (block for block in blocks("python") if "Simulation" in block)
+    scope: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), scope)
+    mean = np.mean([np.clip(vector, -4, 4) for vector in scope["vectors"].values()], axis=0)
+    printed = np.array([float(figure) for figure in capsys.readouterr().out.strip("[]\n ").split()])
+    np.testing.assert_allclose(printed, mean[:3], atol=1e-6)
+
+
+def test_the_example_configuration_of_protection_is_one() -> None:
+    (example,) = (block for block in blocks("toml") if "protection" in block)
+    config = make_config(tomllib.loads(example))
+    assert config.protocol.protection == "masked"
+    assert make_terms(config).topology(config.data.clients).survivors == 3
 
 
 def test_commands_of_the_readme_name_files_that_exist() -> None:
