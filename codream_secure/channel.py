@@ -8,6 +8,7 @@ run means naming another protocol. Bytes are counted here, from the messages tha
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -65,6 +66,8 @@ class Channel:
         self._simulation = Simulation(protocol, range(clients), terms=terms, network=network)
         self._round = 0
         self._sums = 0
+        self._shown = hashlib.sha256()
+        """What clients were shown since the last sum: the context of the next one."""
 
     def begin_round(self, number: int) -> None:
         """Everything from here on belongs to this round; the next sum sets it up."""
@@ -78,6 +81,8 @@ class Channel:
             Detached copies: what a client does to them never reaches the server's own.
         """
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        for tensor in tensors:
+            self._shown.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         for client in range(self.clients):
             self.ledger.add_down(client, phase, size)
         return [tensor.detach().clone() for tensor in tensors]
@@ -121,13 +126,14 @@ class Channel:
         vectors = _flattened(contributions)
         self._sums += 1
         exactly: tuple[int, ...] | None = None
+        context, self._shown = self._shown.digest(), hashlib.sha256()
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)
             try:
                 if not self._simulation.steps_left:
                     self._simulation.open()
-                result = self._simulation.sum(vectors, stream=phase, weights=weights, exactly=exactly)
+                result = self._simulation.sum(vectors, stream=phase, weights=weights, context=context, exactly=exactly)
             except TooFewSurvivorsError as error:
                 self.ledger.retries += 1
                 exactly = error.asked_to_open or exactly

@@ -132,6 +132,7 @@ class Simulation:
         *,
         stream: str,
         weights: Mapping[int, int] | None = None,
+        context: bytes = b"",
         exactly: Iterable[int] | None = None,
     ) -> SumResult:
         """One step. Members without a vector do not contribute.
@@ -140,45 +141,68 @@ class Simulation:
             vectors: member to ``(d,)`` float32 or float64; all of one length.
             stream: of the terms.
             weights: member to integer, where the stream has weights.
+            context: what the vectors answer; see :meth:`~protocols.machines.SumClient.contribute`.
             exactly: as for :meth:`~protocols.machines.SumServer.request`; if not all of them completed the set-up, too
                 few are left, and the next step needs a new round.
 
         Raises:
             TooFewSurvivorsError: the sum could not be opened; the next step may be.
+            ShareError: likewise, because of wrong shares.
             ContributionError: a vector cannot be encoded; the message names the client. The step is over, unopened.
+            CohortError: a vector is not a member's.
             PhaseError: no round is open.
         """
-        if self.server is None:
-            raise PhaseError("no round is open: call open() first")
-        length = next((len(vector) for vector in vectors.values()), 0)
+        server = self._open_server()
+        strangers = sorted(set(vectors) - set(self._members))
+        if strangers:
+            raise CohortError(f"vectors of {strangers}, who are no members of this cohort")
+        length = max((len(vector) for vector in vectors.values()), default=0)
         with self.costs.timed(SERVER, "step"):
             try:
-                outbox = self.server.request(stream, length, exactly=exactly)
+                outbox = server.request(stream, length, context=context, exactly=exactly)
             except CohortError as error:
                 self.close()
-                raise TooFewSurvivorsError(str(error), asked_to_open=tuple(exactly or ())) from None
+                failure = TooFewSurvivorsError(str(error))
+                failure.asked_to_open = tuple(exactly or ())
+                raise failure from None
         self.steps_left -= 1
         self._deliver(outbox, "step")
+        try:
+            answers = self._contributions(vectors, stream, weights or {}, context)
+        except ProtocolError:
+            # Nothing has reached the server yet, so the step is given up on every side.
+            self._deliver(server.advance(), "step")
+            raise
+        self._collect(answers, "step")
+        with self.costs.timed(SERVER, "step"):
+            outbox = server.advance()
+        self._run(outbox, "step")
+        return server.result()
+
+    def _contributions(
+        self, vectors: Mapping[int, Values], stream: str, weights: Mapping[int, int], context: bytes
+    ) -> list[Envelope]:
+        """The members' answers to the present request."""
         answers = []
         for member, vector in sorted(vectors.items()):
-            weight = weights[member] if weights is not None else None
             try:
                 with self.costs.timed(member, "step"):
-                    message = self.clients[member].contribute(vector, stream=stream, weight=weight)
+                    message = self.clients[member].contribute(
+                        vector, stream=stream, weight=weights.get(member), context=context
+                    )
             except PhaseError as error:
                 # It never got the request, or is no longer part of the round.
                 self.rejections.append(Rejection(Envelope(member, SERVER, b""), error))
                 continue
             except ContributionError as error:
-                # Nothing has reached the server yet, so the step is given up on every side.
-                self._deliver(self.server.advance(), "step")
                 raise ContributionError(f"client {member}: {error}") from None
             answers.append(Envelope(member, SERVER, message))
-        self._collect(answers, "step")
-        with self.costs.timed(SERVER, "step"):
-            outbox = self.server.advance()
-        self._run(outbox, "step")
-        return self.server.result()
+        return answers
+
+    def _open_server(self) -> SumServer:
+        if self.server is None:
+            raise PhaseError("no round is open: call open() first")
+        return self.server
 
     def close(self) -> None:
         """End the round, if one is open."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from protocols.errors import ContributionError, EncodingError
+from protocols.errors import ContributionError, EncodingError, ProtocolError
 
 Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 Values = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ class FixedPoint:
         # Equal encodings have equal digests, however their numbers were spelt.
         for name in ("clients", "ring_bits", "max_weight", "value_bits"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else operator.index(value))
+            object.__setattr__(self, name, None if value is None else whole(name, value, EncodingError))
         object.__setattr__(self, "clip", float(self.clip))
         if not (math.isfinite(self.clip) and 0 < float(np.float32(self.clip)) < math.inf):
             raise EncodingError(f"clip is {self.clip}: it must be a positive finite float32")
@@ -228,8 +228,9 @@ class FixedPoint:
             return values, 0
         if self.excess == "refuse":
             raise ContributionError(f"the vector's L2 norm is beyond the bound of {self.clip}")
-        scaled: npt.NDArray[np.float64] = doubled * (self.clip / norm)
-        return scaled, len(values)
+        # Scaling may miss the bound by rounding; no single value may exceed it.
+        scaled = np.clip(doubled * (self.clip / norm), -self.clip, self.clip)
+        return cast(Values, scaled), len(values)
 
     def _rounded(self, values: Values, generator: np.random.Generator | None) -> npt.NDArray[np.signedinteger[Any]]:
         signed = np.dtype(_SIGNED[self.ring_bits])
@@ -256,11 +257,11 @@ class FixedPoint:
 
     @property
     def largest_norm_squared(self) -> int:
-        """floor(C 2^e)^2: with ``norm="l2"`` and rounding toward zero, no encoded vector's squared norm exceeds it."""
+        """floor((C 2^e)^2): with ``norm="l2"`` and rounding toward zero, no squared norm exceeds it."""
         numerator, denominator = self.clip.as_integer_ratio()
         if self.exponent >= 0:
-            return ((numerator << self.exponent) // denominator) ** 2
-        return (numerator // (denominator << -self.exponent)) ** 2
+            return (numerator << self.exponent) ** 2 // denominator**2
+        return numerator**2 // (denominator << -self.exponent) ** 2
 
     @staticmethod
     def value_norm_squared(integers: npt.NDArray[np.signedinteger[Any]]) -> int:
@@ -269,6 +270,18 @@ class FixedPoint:
         high, low = magnitudes >> np.uint64(32), magnitudes & np.uint64(0xFFFFFFFF)
         parts = ((high, high, 64), (high, low, 33), (low, low, 0))
         return sum(_exact_dot(left, right) << shift for left, right, shift in parts)
+
+
+def whole(name: str, value: object, error: type[ProtocolError]) -> int:
+    """An argument that has to be an integer, as Python's own.
+
+    Raises:
+        error: it is none.
+    """
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise error(f"{name} is {value!r}: it must be an integer") from None
 
 
 def _ceil_scaled(clip: float, exponent: int) -> int:

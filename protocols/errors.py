@@ -7,7 +7,16 @@ from __future__ import annotations
 
 
 class ProtocolError(ValueError):
-    """Base of every deliberate error of this package."""
+    """Base of every deliberate error of this package.
+
+    Attributes:
+        asked_to_open: the contributors of a step that ended with this error after they had been asked to open it (or,
+            facing an active server, to vote on it); None otherwise. Shares that open the step's sum may be out. So its
+            vectors must not be summed again over anybody else: the difference of the two sums would be the vectors of
+            those in one and not in the other.
+    """
+
+    asked_to_open: tuple[int, ...] | None = None
 
 
 class ContributionError(ProtocolError):
@@ -71,14 +80,4 @@ class RoundReuseError(ProtocolError):
 
 
 class TooFewSurvivorsError(ProtocolError):
-    """Fewer members are left than a sum needs: it is not opened.
-
-    Attributes:
-        asked_to_open: the contributors of the step, if they had already been asked for shares when too few were left.
-            Some of those shares are out, and those that are late may open the step's sum after all. So its vectors must
-            not be summed again over anybody else: the difference of the two sums would be theirs. None otherwise.
-    """
-
-    def __init__(self, message: str, *, asked_to_open: tuple[int, ...] | None = None) -> None:
-        super().__init__(message)
-        self.asked_to_open = asked_to_open
+    """Fewer members are left than a sum needs: it is not opened."""

@@ -14,8 +14,13 @@ connection    the honest members that stay are split into parts, whose sums the 
               probability C(n - k, r - k) / C(n, r).
 correctness   some member keeps fewer than t share holders: the step fails. n P[Hyp(n - 1, n - 1 - dropped, k) < t].
 
-Privacy and connection together stay below 2^-sigma, correctness below 2^-eta. Bell et al. bound the connection by
-n (gamma + delta)^(k/2); pairs of runs make the same argument tighter.
+Privacy and connection together stay below 2^-sigma, correctness below 2^-eta: privacy once per round, connection and
+correctness for each set of survivors, and for members that vanish for reasons that have nothing to do with the graph.
+Bell et al. bound the connection by n (gamma + delta)^(k/2); pairs of runs make the same argument tighter.
+
+Whoever can choose whose messages are lost, and knows the graph, could cut out a stretch of the circle. So t is at least
+k/2 + 2: the member at the end of a stretch between two gaps of k/2 has at most k/2 + 1 holders left, itself included,
+and refuses to open anything.
 
 The order comes from a public seed, which a server that deviates could choose again and again until it likes the
 outcome. So cohorts that face an active server use the complete graph, where there is nothing to choose.
@@ -87,10 +92,10 @@ def plan(
             raise TermsError(f"{name} is {share}: a share of the members in [0, 1)")
     survivors, corrupt = survivors_needed(size, dropout), _count(corruption, size)
     dropped = size - survivors
-    if survivors <= corrupt:
+    if survivors - corrupt < 2:
         raise TermsError(
-            f"of {size} members {survivors} may be left and {corrupt} may collude: they would learn the rest's sum "
-            f"alone; allow at most {survivors - 1} to collude, or fewer to drop out"
+            f"of {size} members a sum may be opened over {survivors}, and {corrupt} may collude: that leaves a sum "
+            f"over {max(0, survivors - corrupt)} honest member(s), where 2 are needed; lower dropout or corruption"
         )
     if active and 2 * survivors <= size + corrupt:
         allowed = (size - corrupt - 1) // 2
@@ -120,13 +125,15 @@ def _threshold(size: int, degree: int, *, dropped: int, corrupt: int, sigma: int
     """The smallest threshold that keeps privacy at this degree, if correctness holds with it."""
     split = split_bound(size, degree, corrupt + dropped)
     allowed, exposed = (2.0**-sigma - split) / size, 0.0
+    if allowed <= 0:
+        return None
     threshold = degree + 1
-    while threshold > 1:
+    while threshold > degree // 2 + 2:
         exposed += _hypergeometric(size - 1, corrupt, degree, threshold - 1)
         if exposed > allowed:
             break
         threshold -= 1
-    if allowed <= 0 or threshold > degree or failure_bound(size, degree, dropped, threshold) > 2.0**-eta:
+    if threshold > degree or failure_bound(size, degree, dropped, threshold) > 2.0**-eta:
         return None
     return threshold
 
@@ -169,15 +176,28 @@ def neighbours(cohort: Sequence[int], degree: int, seed: bytes) -> dict[int, tup
         degree: k, even, or n - 1 for the complete graph, which does not depend on the seed.
         seed: public; equal seeds give equal graphs everywhere.
     """
-    size = len(cohort)
-    if degree == size - 1:
-        return {member: tuple(other for other in cohort if other != member) for member in cohort}
+    if degree == len(cohort) - 1:
+        return {member: _others(member, cohort) for member in cohort}
     circle = _shuffled(cohort, seed)
-    joined: dict[int, tuple[int, ...]] = {}
-    for place, member in enumerate(circle):
-        near = [circle[(place + offset) % size] for offset in range(-(degree // 2), degree // 2 + 1) if offset]
-        joined[member] = tuple(sorted(near))
-    return joined
+    return {member: _nearest(circle, place, degree) for place, member in enumerate(circle)}
+
+
+def neighbours_of(member: int, cohort: Sequence[int], degree: int, seed: bytes) -> tuple[int, ...]:
+    """One member's entry of :func:`neighbours`, without making the others'."""
+    if degree == len(cohort) - 1:
+        return _others(member, cohort)
+    circle = _shuffled(cohort, seed)
+    return _nearest(circle, circle.index(member), degree)
+
+
+def _others(member: int, cohort: Sequence[int]) -> tuple[int, ...]:
+    return tuple(other for other in cohort if other != member)
+
+
+def _nearest(circle: Sequence[int], place: int, degree: int) -> tuple[int, ...]:
+    """The degree / 2 members on either side of a place, in ascending order."""
+    offsets = (offset for offset in range(-(degree // 2), degree // 2 + 1) if offset)
+    return tuple(sorted(circle[(place + offset) % len(circle)] for offset in offsets))
 
 
 def _shuffled(cohort: Sequence[int], seed: bytes) -> list[int]:

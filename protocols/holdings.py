@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from protocols.keys import Secret
-from protocols.masks import pair_mask_key, pair_seed, self_mask_key
+from protocols.masks import next_root, pair_mask_key, pair_seed, self_mask_key
 from protocols.openings import BATCH_STEP_BYTES
 from protocols.shares import SHARE_BYTES
 
@@ -15,19 +15,27 @@ class Holdings:
 
     Args:
         member: whose they are.
-        roots: by neighbour, the root of the masks shared with it.
+        roots: by neighbour, the root of the masks shared with it, of the step that is next.
         selves: by step, the secret that its self-mask comes from.
         batches: by member of its group, itself included, the shares that it holds of that member's secrets: for each
             step 32 bytes of the self secret's and 32 of the pair secret's.
     """
 
     def __init__(
-        self, member: int, *, roots: Mapping[int, Secret], selves: list[Secret], batches: Mapping[int, bytearray]
+        self,
+        member: int,
+        *,
+        roots: Mapping[int, Secret],
+        selves: list[Secret],
+        batches: Mapping[int, bytearray],
+        next_step: int = 0,
     ) -> None:
         self._member = member
         self.roots = dict(roots)
         self.selves = selves
         self.batches = dict(batches)
+        self.next_step = next_step
+        """The step that the roots belong to."""
 
     @property
     def group(self) -> Collection[int]:
@@ -35,19 +43,31 @@ class Holdings:
         return self.batches.keys()
 
     def mask_keys(self, step: int, request: bytes) -> tuple[list[bytes], list[bytes]]:
-        """Keys of the masks to add and of those to subtract at a step; its self secret is gone afterwards.
+        """Keys of the masks to add and of those to subtract at a step.
+
+        Afterwards nothing is left here that would make the masks of this step or of one before it.
 
         Args:
-            step: its number.
+            step: its number, at least :attr:`next_step`.
             request: what it asks for, see :func:`protocols.keys.request_context`.
         """
+        self.pass_over(step)
         added, subtracted = [self_mask_key(self.selves[step], request)], list[bytes]()
         for peer, root in self.roots.items():
-            key = pair_mask_key(pair_seed(root, step), request)
+            key = pair_mask_key(pair_seed(root), request)
             (added if peer > self._member else subtracted).append(key)
-        for secret in self.selves[: step + 1]:
-            secret.wipe()
+        self.pass_over(step + 1)
         return added, subtracted
+
+    def pass_over(self, step: int) -> None:
+        """Move the roots on to a step, and forget what made the masks of those before it."""
+        for secret in self.selves[self.next_step : step]:
+            secret.wipe()
+        for _ in range(self.next_step, step):
+            for peer, root in self.roots.items():
+                self.roots[peer] = next_root(root)
+                root.wipe()
+        self.next_step = max(step, self.next_step)
 
     def shares(self, step: int, dead: Collection[int]) -> bytes:
         """One share for each member of the group, in ascending order: pair secrets of the dead, self secrets of others.

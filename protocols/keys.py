@@ -146,6 +146,13 @@ class Roster:
     def __contains__(self, member: int) -> bool:
         return member in self._keys
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def holds(self, member: int, public_key: bytes) -> bool:
+        """Whether this key is the member's."""
+        return member in self._keys and self._keys[member].public_bytes_raw() == public_key
+
     def verify(self, member: int, signature: bytes, message: bytes) -> None:
         """Return if the signature is the member's.
 
@@ -188,10 +195,18 @@ def ballot(session: bytes, request: bytes, *, members: Sequence[int], dead: Sequ
     return _VOTE + session + request + _list(members) + _list(dead)
 
 
-def request_context(step: int, stream: str, values: int) -> bytes:
-    """What a step asks for, unambiguously: masks made for one request do not cancel with those made for another."""
+def request_context(step: int, stream: str, values: int, context: bytes) -> bytes:
+    """What a step asks for, unambiguously: masks made for one request do not cancel with those made for another.
+
+    Args:
+        step: its number.
+        stream: what the values are.
+        values: how many.
+        context: what they answer, such as a digest of the dreams at which gradients are taken; any length.
+    """
     name = stream.encode("ascii")
-    return step.to_bytes(8, "big") + values.to_bytes(8, "big") + _number(len(name)) + name
+    question = hashlib.sha256(context).digest()
+    return step.to_bytes(8, "big") + values.to_bytes(8, "big") + _number(len(name)) + name + question
 
 
 class RoundKey:

@@ -118,13 +118,16 @@ class SumClient(ABC):
         """
 
     @abstractmethod
-    def contribute(self, values: Values, *, stream: str, weight: int | None = None) -> bytes:
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         """Answer the latest request with this client's vector.
 
         Args:
             values: ``(d,)`` float32 or float64, of the length that was asked for.
             stream: what the values are; refused if the server asked for something else.
             weight: integer, where the stream has weights.
+            context: what the vector is an answer to, as this client was shown it, or a digest of it. Where values are
+                masked, masks cancel only among contributors with the same context, so a server that shows one client
+                something else learns nothing of it. Must equal what the server gives to :meth:`SumServer.request`.
 
         Raises:
             ContributionError: the vector cannot be encoded.
@@ -139,8 +142,11 @@ class SumClient(ABC):
     def snapshot(self, key: bytes) -> bytes:
         """The state between two steps, encrypted and authenticated under a 32-byte key of the caller's.
 
+        A step that this client has contributed to and not yet helped to open is given up.
+
         Raises:
-            PhaseError: the set-up is not finished, or a step is going on.
+            PhaseError: the set-up is not finished, or a vector has been asked for.
+            MessageError: the key has not 32 bytes.
         """
 
 
@@ -177,14 +183,17 @@ class SumServer(ABC):
         """
 
     @abstractmethod
-    def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
+    def request(
+        self, stream: str, values: int, *, context: bytes = b"", exactly: Iterable[int] | None = None
+    ) -> Outbox:
         """Begin a step: ask everybody for ``values`` values of a stream.
 
         Args:
             stream: of the terms.
             values: how long the vectors are.
+            context: what the vectors answer, as everybody was shown it; it is not sent.
             exactly: ask only these members, and open the sum over all of them or not at all. For the vectors of a
-                step that failed after shares had been asked for: see :class:`~protocols.errors.TooFewSurvivorsError`.
+                step that failed after shares had been asked for: see :class:`~protocols.errors.ProtocolError`.
 
         Raises:
             CohortError: ``exactly`` names somebody who did not complete the set-up, or fewer than a sum needs.

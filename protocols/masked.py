@@ -46,10 +46,12 @@ class MaskedSum(SumProtocol):
     threat_model: ClassVar[ThreatModel] = ThreatModel(
         passive_server="The sum over each step's survivors, who they are, and nothing else of any vector.",
         active_server=(
-            "With terms.active = true the same, as long as any two sets of survivors share an honest client (checked "
-            "against terms.dropout and terms.corruption). With active = false a server that shows different clients "
-            "different survivors can open a single vector: that mode is for servers that follow the protocol. In both "
-            "modes it chooses what is asked for, and can make a sum wrong."
+            "With terms.active = true one sum a step, over survivors that enough clients have signed; with c colluders "
+            "among them it is a sum over all but c of those. Any two such sets share an honest client (checked against "
+            "terms.dropout and terms.corruption). With active = false a server that shows different clients different "
+            "survivors can open a single vector: that mode is for servers that follow the protocol. In both modes it "
+            "chooses what is asked for, the same for all contributors (see context in SumClient.contribute), and can "
+            "make a sum wrong."
         ),
         clients="Nothing of each other; the sum, if the server passes it on. A client can make a sum wrong.",
         collusion=(
@@ -58,11 +60,12 @@ class MaskedSum(SumProtocol):
             "n - 1 colluders know the last one's vector from any exact sum."
         ),
         dropouts=(
-            "Up to floor(dropout * n) may vanish at any point and the survivors' sum is opened. Below that the step is "
-            "given up and no share is sent. Steps with different survivors differ by the missing one's vector, if "
-            "vectors change little from step to step."
+            "Up to floor(dropout * n) may vanish at any point and the survivors' sum is opened. If more are missing "
+            "before the step is opened, it is given up and no share is sent; if they vanish while it is opened, shares "
+            "are out that may still open it (see ProtocolError.asked_to_open). Sums of the same vectors over different "
+            "survivors differ by exactly the missing one's vector."
         ),
-        outsider="As much as the server: who takes part, lengths and times, but no vector and no sum.",
+        outsider="Whatever the server learns: who takes part, lengths, times and every sum, but no single vector.",
         assumes=(
             "A roster that reached every client on a way the server does not control; honest clients' operating-system "
             "randomness and private memory; X25519, Ed25519, AES-256 and SHA-256; a transport that tells the server "

@@ -19,8 +19,9 @@ from protocols.errors import (
     RosterError,
     ShareError,
     StepError,
+    TermsError,
 )
-from protocols.graph import Topology, neighbours
+from protocols.graph import Topology, neighbours_of
 from protocols.holdings import Holdings
 from protocols.keys import PairSecrets, RoundKey, Secret, advertisement, ballot, request_context, session_digest
 from protocols.machines import Credentials, SumClient
@@ -59,8 +60,8 @@ class MaskedClient(SumClient):
 
     def __init__(self, member: int, *, terms: Terms, credentials: Credentials) -> None:
         (self._member,) = check_cohort([member])
-        if member not in credentials.roster:
-            raise RosterError(f"member {member} is not on its own roster")
+        if not credentials.roster.holds(member, credentials.identity.public_key):
+            raise RosterError(f"member {member} is not on its own roster with this identity")
         self._terms = terms
         self._credentials = credentials
         self._steps = ClientSteps(terms)
@@ -83,8 +84,8 @@ class MaskedClient(SumClient):
         """The latest step that it helped to open."""
         self._asked = b""
         """What that step asked for."""
-        self._voted: tuple[int, ...] | None = None
-        """The dead of the latest masked step, once this client has signed them."""
+        self._agreed: tuple[int, ...] | None = None
+        """The dead of the latest masked step, once this client has signed them or opened the step."""
 
     @property
     def member(self) -> int:
@@ -120,6 +121,11 @@ class MaskedClient(SumClient):
 
     def _take_offer(self, offer: wire.Offer) -> bytes:
         cohort = check_offer(offer, self._member, self._terms, self.protocol)
+        if self._terms.active and self._terms.min_cohort is None and len(cohort) < len(self._credentials.roster):
+            raise TermsError(
+                f"the cohort has {len(cohort)} of {len(self._credentials.roster)} members on the roster: an active "
+                "server that chooses the cohort chooses its share of colluders; set min_cohort if that is intended"
+            )
         for member in cohort:
             if member not in self._credentials.roster:
                 raise RosterError(f"member {member} of the offered cohort is not on the roster")
@@ -142,7 +148,7 @@ class MaskedClient(SumClient):
             cohort=cohort,
             topology=topology,
         )
-        self._group = frozenset(neighbours(cohort, topology.degree, self._session)[self._member]) | {self._member}
+        self._group = frozenset(neighbours_of(self._member, cohort, topology.degree, self._session)) | {self._member}
 
     def _take_keys(self, message: wire.Keys) -> bytes:
         assert self._round_key is not None
@@ -214,15 +220,15 @@ class MaskedClient(SumClient):
 
     # Steps
 
-    def contribute(self, values: Values, *, stream: str, weight: int | None = None) -> bytes:
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._state is not _State.READY:
             raise PhaseError("the set-up of this round is not finished, or the round is closed")
         request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight)
         step = request.step
         self._credentials.rounds.claim_step(self._round_id, step)
         self._steps.pending, self.report = None, report
-        self._masked, self._voted = step, None
-        self._asked = request_context(step, stream, request.values)
+        self._masked, self._agreed = step, None
+        self._asked = request_context(step, stream, request.values, context)
         add, subtract = self._holdings.mask_keys(step, self._asked)
         apply_masks(ring, add=add, subtract=subtract)
         return contribution(self._round_id, self._member, step, ring)
@@ -238,20 +244,20 @@ class MaskedClient(SumClient):
         self._require(len(set(self._holdings.group) - set(dead)), self._needed_in_group)
         if not self._terms.active:
             return self._open(dead)
-        if self._voted is not None:
+        if self._agreed is not None:
             raise AlreadyAnsweredError(f"the set of survivors of step {request.step} has been signed already")
-        self._voted = dead
+        self._agreed = dead
         signature = self._credentials.identity.sign(self._ballot(dead))
         return wire.encode(wire.Vote(self._round_id, self._member, request.step, signature))
 
     def _take_ballots(self, message: wire.Ballots) -> bytes:
         self._check_step(message.step)
-        if self._voted is None:
+        if self._agreed is None:
             raise PhaseError("this client has signed no set of survivors that others could agree with")
         voters = check_cohort([vote.member for vote in message.votes])
-        if not self._members.difference(self._voted).issuperset(voters):
+        if not self._members.difference(self._agreed).issuperset(voters):
             raise CohortError("somebody voted who is not among the survivors")
-        signed = self._ballot(self._voted)
+        signed = self._ballot(self._agreed)
         for vote in message.votes:
             try:
                 self._credentials.roster.verify(vote.member, vote.signature, signed)
@@ -264,7 +270,7 @@ class MaskedClient(SumClient):
             raise EquivocationError(
                 f"{agreeing} members signed the survivors of step {message.step}, where {self._needed} are needed"
             )
-        return self._open(self._voted)
+        return self._open(self._agreed)
 
     def _ballot(self, dead: Sequence[int]) -> bytes:
         return ballot(self._session, self._asked, members=sorted(self._members), dead=dead)
@@ -281,7 +287,7 @@ class MaskedClient(SumClient):
     def _open(self, dead: Sequence[int]) -> bytes:
         """One share for each member of the group, and never a second one for this step or those before it."""
         step = self._masked
-        self._answered = step
+        self._answered, self._agreed = step, tuple(dead)
         shares = self._holdings.shares(step, frozenset(dead))
         return wire.encode(wire.Openings(self._round_id, self._member, step, shares))
 
@@ -293,7 +299,10 @@ class MaskedClient(SumClient):
         else:
             self._steps.pending = None
             self._answered = message.step
-        raise too_few(message.survivors, message.needed)
+        error = too_few(message.survivors, message.needed)
+        if self._agreed is not None and message.step in (None, self._masked):
+            error.asked_to_open = tuple(sorted(self._members.difference(self._agreed)))
+        raise error
 
     # Bounds
 
@@ -332,9 +341,11 @@ class MaskedClient(SumClient):
         self._pairs = {}
 
     def snapshot(self, key: bytes) -> bytes:
+        snapshots.check_key(key)
         if self._state is not _State.READY or self._steps.pending is not None:
             raise PhaseError("a snapshot is taken between two steps")
         last = self._steps.last
+        self._holdings.pass_over(last + 1)
         self._holdings.wipe_through(last)
         state = _Saved(
             member=self._member,
@@ -367,6 +378,7 @@ class MaskedClient(SumClient):
             roots={peer: Secret(root) for peer, root in state.roots.items()},
             selves=[Secret(b"")] * (state.last_step + 1) + [Secret(secret) for secret in state.selves],
             batches={member: bytearray(batch) for member, batch in state.batches.items()},
+            next_step=state.last_step + 1,
         )
         client._state = _State.READY
         return client

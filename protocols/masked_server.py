@@ -142,7 +142,7 @@ class MaskedServer(SumServer):
 
     def _take_vote(self, sender: int, message: wire.Vote) -> None:
         self._check_answer(sender, message.member, message.step)
-        signed = ballot(self._session, self._step.context, members=self._members, dead=self._dead)
+        signed = ballot(self._session, self._step.request, members=self._members, dead=self._dead)
         self._roster.verify(sender, message.signature, signed)
         self._votes[sender] = message.signature
 
@@ -207,7 +207,9 @@ class MaskedServer(SumServer):
         self._unmasker = Unmasker(self._wiring, self._session, self._keys, shares)
         self.phase = Phase.READY
 
-    def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
+    def request(
+        self, stream: str, values: int, *, context: bytes = b"", exactly: Iterable[int] | None = None
+    ) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
         self._collection = Collection(
@@ -215,6 +217,7 @@ class MaskedServer(SumServer):
             stream,
             next_step(self._terms, self._next_step, stream, values),
             values=values,
+            context=context,
             members=self._shares,
             survivors=self._topology.survivors,
             exactly=exactly,
@@ -241,8 +244,8 @@ class MaskedServer(SumServer):
     def _hand_out_votes(self) -> Outbox:
         voters, needed = self._votes.keys(), self._topology.survivors
         if not self._enough(voters, self._shares):
-            # Nobody opens anything before it has seen enough votes, so nothing is out.
-            return self._give_up_step(too_few(len(voters), needed), len(voters), needed)
+            # Votes may have been enough for somebody who saw those that were lost on the way here.
+            return self._give_up_step(too_few(len(voters), needed), len(voters), needed, asked_to_open=True)
         self.phase = Phase.OPEN
         votes = [wire.Ballot(member, self._votes[member]) for member in sorted(voters)]
         ballots = wire.encode(wire.Ballots(self._round_id, self._step.step, votes))
@@ -251,18 +254,18 @@ class MaskedServer(SumServer):
     def _finish(self) -> Outbox:
         collected, left, needed = self._step, len(self._openings), self._topology.survivors
         if not self._enough(self._openings.keys(), self._shares):
-            return self._give_up_step(too_few(left, needed, collected.contributors), left, needed)
+            return self._give_up_step(too_few(left, needed), left, needed, asked_to_open=True)
         assert self._unmasker is not None
         try:
             self._unmasker.unmask(
                 collected.total,
                 step=collected.step,
-                request=collected.context,
+                request=collected.request,
                 survivors=collected.contributors,
                 openings=self._openings,
             )
         except ShareError as error:
-            return self._give_up_step(error, left, needed)
+            return self._give_up_step(error, left, needed, asked_to_open=True)
         self._result = finished(collected, collected.total)
         self._collection = None
         self.phase = Phase.READY
@@ -271,7 +274,9 @@ class MaskedServer(SumServer):
     def _enough(self, left: AbstractSet[int], opened: Iterable[int], needed: int = 0) -> bool:
         return self._wiring.enough(left, opened, needed=max(needed, self._topology.survivors))
 
-    def _give_up_step(self, error: ProtocolError, left: int, needed: int) -> Outbox:
+    def _give_up_step(self, error: ProtocolError, left: int, needed: int, *, asked_to_open: bool = False) -> Outbox:
+        if asked_to_open:
+            error.asked_to_open = tuple(sorted(self._step.contributors))
         self.failure = error
         abort = wire.encode(wire.Abort(self._round_id, self._step.step, left, needed))
         asked = sorted(self._step.members)

@@ -1,9 +1,11 @@
 """Masks: AES-256 in counter mode, added block by block while a block is in the processor's cache.
 
 Every key is used for one mask and thrown away, so the counter starts at zero. Keys come out of HMAC-SHA256 under
-different labels in two stages: root -> seed of a step -> key of that step's mask for what the step asks for. One step's
-seed reveals neither another's nor the root; and clients that a server asks for different things at the same step make
-masks that do not cancel, so it cannot subtract known answers to one question from a sum that hides the other.
+different labels: root of step t -> root of step t + 1; root of step t -> seed of step t -> key of that step's mask for
+what the step asks for. A seed reveals neither another step's nor a root, and a root none before it, so a client that
+forgets the roots it has used cannot be made to open an earlier step. Clients that a server asks for different things
+at the same step make masks that do not cancel, so it cannot subtract known answers to one question from a sum that
+hides the other.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from protocols.encoding import Ring
 from protocols.keys import Secret, label
 
+_NEXT_ROOT = label("next root")
 _PAIR_SEED = label("pairwise seed")
 _PAIR_MASK = label("pairwise mask")
 _SELF_MASK = label("self mask")
@@ -26,9 +29,14 @@ _BLOCK_BYTES = 128 * 1024
 _ZEROS = bytes(_BLOCK_BYTES)
 
 
-def pair_seed(root: Secret, step: int) -> bytes:
-    """What two members share for one step; 32 bytes."""
-    return root.derive(_PAIR_SEED + step.to_bytes(8, "big"))
+def next_root(root: Secret) -> Secret:
+    """The root of the step after the one that this root belongs to."""
+    return Secret(root.derive(_NEXT_ROOT))
+
+
+def pair_seed(root: Secret) -> bytes:
+    """What two members share for the step that this root belongs to; 32 bytes."""
+    return root.derive(_PAIR_SEED)
 
 
 def pair_mask_key(seed: bytes, request: bytes) -> bytes:

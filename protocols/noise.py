@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.encoding import Ring
@@ -31,6 +32,7 @@ class Noise(ABC):
         """The vector with this client's noise; the argument is unchanged or handed back as it is."""
 
 
+@dataclass(frozen=True)
 class NoNoise(Noise):
     """The null object: sums are exact."""
 

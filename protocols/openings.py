@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.keys import Secret, label
-from protocols.masks import pair_seed
+from protocols.masks import next_root, pair_seed
 from protocols.shares import SHARE_BYTES, TAG_BYTES, random_element, seal, split, to_bytes, unseal
 
 _PARCEL = label("parcel")
@@ -48,16 +48,19 @@ class StepSecrets:
         return b"".join(commit(session, member, step, secret) for step, secret in enumerate(self.selves))
 
     def backups(self, session: bytes, member: int, roots: Iterable[Secret]) -> list[bytes]:
-        """Per step the seeds of the masks shared with each neighbour, encrypted under the step's pair secret."""
-        roots = list(roots)
-        return [
-            seal(
-                _backup_key(secret),
-                b"".join(pair_seed(root, step) for root in roots),
-                _BACKUP + place(session, member, step),
-            )
-            for step, secret in enumerate(self.pairs)
-        ]
+        """Per step the seeds of the masks shared with each neighbour, encrypted under the step's pair secret.
+
+        Args:
+            session: of the round.
+            member: whose seeds they are.
+            roots: of step 0, by neighbour in ascending order; unchanged.
+        """
+        present, sealed = list(roots), []
+        for step, secret in enumerate(self.pairs):
+            seeds = b"".join(pair_seed(root) for root in present)
+            sealed.append(seal(_backup_key(secret), seeds, _BACKUP + place(session, member, step)))
+            present = [next_root(root) for root in present]
+        return sealed
 
 
 def commit(session: bytes, member: int, step: int, secret: int) -> bytes:

@@ -101,7 +101,7 @@ class PlainClient(SumClient):
             self._steps.accept(decoded)
         return None
 
-    def contribute(self, values: Values, *, stream: str, weight: int | None = None) -> bytes:
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._closed or self._round_id is None:
             raise PhaseError("no round is going on")
         request, (ring, self.report) = self._steps.encode(values, stream=stream, weight=weight)
@@ -148,7 +148,9 @@ class PlainServer(SumServer):
         offer = wire.encode(wire.Offer(self._round_id, self._terms.digest(PlainSum.name), list(self._cohort)))
         return dict.fromkeys(self._cohort, offer)
 
-    def request(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> Outbox:
+    def request(
+        self, stream: str, values: int, *, context: bytes = b"", exactly: Iterable[int] | None = None
+    ) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
         self._collection = Collection(
@@ -156,6 +158,7 @@ class PlainServer(SumServer):
             stream,
             next_step(self._terms, self._next_step, stream, values),
             values=values,
+            context=context,
             members=self._cohort,
             survivors=self._needed,
             exactly=exactly,

@@ -7,6 +7,8 @@ restored once too often, would repeat its masks. Both are refused here.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -60,34 +62,75 @@ class FileRoundLog(RoundLog):
     ignored: its claim was never acted upon.
 
     Args:
-        path: the log; made if it is not there. One process at a time.
+        path: the log; made, readable by its owner only, if it is not there. It is locked for as long as this object
+            lives: one process, one object.
 
     Raises:
-        RoundReuseError: the file is damaged: which rounds are over cannot be known.
+        RoundReuseError: the file is damaged, so which rounds are over cannot be known, or in use by somebody else.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        content = path.read_bytes() if path.exists() else b""
+        made = not path.exists()
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise RoundReuseError(f"{str(path)!r} is in use by another log: keep one for each identity") from None
+        if made:
+            _flush_folder(path.parent)
+        try:
+            self._size = self._read(path.read_bytes())
+        except RoundReuseError:
+            self.close()
+            raise
+
+    def _read(self, content: bytes) -> int:
+        """Take over what the file says; the number of bytes that are whole lines, the rest being cut off."""
         whole, _, cut = content.rpartition(b"\n")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 round_text, step_text = line.decode("ascii").split(" ")
-                self._last_step[bytes.fromhex(round_text)] = int(step_text)
+                round_id, step = bytes.fromhex(round_text), int(step_text)
             except ValueError:
                 raise RoundReuseError(
-                    f"{str(path)!r} is damaged in line {number}: restore it, or begin a new identity and log"
+                    f"{str(self.path)!r} is damaged in line {number}: restore it, or begin a new identity and log"
                 ) from None
-        if cut:
-            with path.open("rb+") as file:
-                file.truncate(len(content) - len(cut))
-                os.fsync(file.fileno())
+            self._last_step[round_id] = max(step, self._last_step.get(round_id, -1))
+        size = len(content) - len(cut)
+        os.ftruncate(self._file, size)
+        os.fsync(self._file)
+        return size
 
     def _write(self, round_id: bytes, step: int) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        line = f"{round_id.hex()} {step}\n".encode("ascii")
         try:
-            os.write(descriptor, f"{round_id.hex()} {step}\n".encode("ascii"))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            written = os.write(self._file, line)
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        if written != len(line):
+            os.ftruncate(self._file, self._size)
+            raise OSError(errno.ENOSPC, "the claim could not be written whole, so it does not count", str(self.path))
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Give the file up; the log claims nothing any more."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new file's name last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -38,7 +38,7 @@ def unpack(data: bytes, kind: type[_State], terms: bytes) -> _State:
     digest, content = data[len(terms) : len(terms) + 32], data[len(terms) + 32 :]
     if hashlib.sha256(content).digest() != digest:
         raise MessageError("the snapshot is damaged: its digest does not match")
-    return msgspec.msgpack.decode(content, type=kind)
+    return _decoded(content, kind)
 
 
 def seal_state(state: msgspec.Struct, key: bytes, terms: bytes) -> bytes:
@@ -61,10 +61,26 @@ def unseal_state(data: bytes, key: bytes, kind: type[_State], terms: bytes) -> _
         plain = _cipher(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], terms)
     except (InvalidTag, ValueError):
         raise MessageError("the snapshot does not decrypt: another key, other terms, or damage") from None
-    return msgspec.msgpack.decode(plain, type=kind)
+    return _decoded(plain, kind)
+
+
+def _decoded(content: bytes, kind: type[_State]) -> _State:
+    try:
+        return msgspec.msgpack.decode(content, type=kind)
+    except msgspec.MsgspecError:
+        raise MessageError("the snapshot was made by another version of this package, or is of another kind") from None
+
+
+def check_key(key: bytes) -> None:
+    """Return if a key can encrypt snapshots.
+
+    Raises:
+        MessageError: it has not 32 bytes.
+    """
+    if len(key) != 32:
+        raise MessageError(f"the snapshot key has {len(key)} bytes: 32 are needed")
 
 
 def _cipher(key: bytes) -> AESGCM:
-    if len(key) != 32:
-        raise MessageError(f"the snapshot key has {len(key)} bytes: 32 are needed")
+    check_key(key)
     return AESGCM(key)

@@ -93,6 +93,7 @@ class Collection:
         stream: its stream's name.
         encoding: of that stream.
         values: how many values each vector has.
+        context: what the vectors answer.
         members: who is part of the round.
         survivors: how many of them must contribute.
         exactly: those of them who are asked, and must all contribute; None asks everybody.
@@ -108,6 +109,7 @@ class Collection:
         encoding: FixedPoint,
         *,
         values: int,
+        context: bytes,
         members: Iterable[int],
         survivors: int,
         exactly: Iterable[int] | None = None,
@@ -116,6 +118,8 @@ class Collection:
         self.stream = stream
         self.encoding = encoding
         self.values = values
+        self.request = request_context(step, stream, values, context)
+        """What the step asks for."""
         self.members = frozenset(members if exactly is None else exactly)
         if not self.members.issubset(members):
             raise CohortError("exactly names somebody who is not part of this round")
@@ -125,11 +129,6 @@ class Collection:
             raise CohortError(f"exactly names {self.needed} members: no sum of fewer than {survivors} is opened")
         self.total: Ring = np.zeros(encoding.length(values), dtype=encoding.dtype)
         self.contributors: set[int] = set()
-
-    @property
-    def context(self) -> bytes:
-        """What the step asks for; see :func:`protocols.keys.request_context`."""
-        return request_context(self.step, self.stream, self.values)
 
     @property
     def frame_limit(self) -> int:
@@ -194,9 +193,6 @@ def finished(collected: Collection, ring: Ring) -> SumResult:
     return SumResult(total=total, weight=weight, contributors=tuple(sorted(collected.contributors)), ring=ring)
 
 
-def too_few(survivors: int, needed: int, asked_to_open: Iterable[int] | None = None) -> TooFewSurvivorsError:
+def too_few(survivors: int, needed: int) -> TooFewSurvivorsError:
     """The one error that every side ends with when a step or round is given up for want of members."""
-    return TooFewSurvivorsError(
-        f"{survivors} members are left, where {needed} are needed: the sum is not opened",
-        asked_to_open=None if asked_to_open is None else tuple(sorted(asked_to_open)),
-    )
+    return TooFewSurvivorsError(f"{survivors} members are left, where {needed} are needed: the sum is not opened")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from protocols.encoding import FixedPoint
+from protocols.encoding import FixedPoint, whole
 from protocols.errors import CohortError, TermsError
 from protocols.graph import Topology, plan, survivors_needed
 from protocols.noise import Noise, NoNoise
@@ -38,7 +37,8 @@ class Terms:
             the protection.
         corruption: share of the cohort that may collude with the server, in [0, 1).
         min_cohort: clients take part in no smaller cohort. The shares above are of whatever cohort the server offers;
-            in a small one of its choice the colluders may be more than their share.
+            in a small one of its choice the colluders may be more than their share. None: two, or, facing an active
+            server, the whole roster.
         active: whether clients guard against a server that deviates; costs one more exchange a step.
         sigma: statistical security of a neighbour graph that is not complete, in bits.
         eta: its correctness, in bits.
@@ -53,7 +53,7 @@ class Terms:
     steps: int
     dropout: float = 0.3
     corruption: float = 1 / 3
-    min_cohort: int = 2
+    min_cohort: int | None = None
     active: bool = False
     sigma: int = 40
     eta: int = 30
@@ -65,7 +65,9 @@ class Terms:
         for name in ("dropout", "corruption"):
             object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
         for name in ("steps", "min_cohort", "sigma", "eta", "max_values"):
-            object.__setattr__(self, name, operator.index(getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, whole(name, value, TermsError))
         object.__setattr__(self, "active", bool(self.active))
         object.__setattr__(self, "streams", MappingProxyType(dict(self.streams)))
         if not self.streams:
@@ -75,7 +77,7 @@ class Terms:
                 raise TermsError(f"stream {name!r}: use 1 to 64 printable ASCII characters")
         for argument, value, largest in (
             ("steps", self.steps, MAX_STEPS),
-            ("min_cohort", self.min_cohort, MAX_COHORT),
+            ("min_cohort", 1 if self.min_cohort is None else self.min_cohort, MAX_COHORT),
             ("sigma", self.sigma, 128),
             ("eta", self.eta, 128),
             ("max_values", self.max_values, MAX_VALUES),
@@ -96,7 +98,7 @@ class Terms:
         Raises:
             TermsError: the cohort is too small for the terms, or too large for an encoding.
         """
-        if size < self.min_cohort:
+        if self.min_cohort is not None and size < self.min_cohort:
             raise TermsError(f"the cohort has {size} members: the terms ask for at least {self.min_cohort}")
         for name, encoding in self.streams.items():
             if size > encoding.clients:

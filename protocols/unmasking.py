@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
@@ -13,6 +13,8 @@ from protocols.masks import apply_masks, pair_mask_key, self_mask_key
 from protocols.openings import COMMITMENT_BYTES, commit, open_backup, points_of, self_secret
 from protocols.shares import SHARE_BYTES, combine, from_bytes, opening_weights
 from protocols.wire import Shares
+
+_SUSPECTS = "it dealt wrong shares, or more than one holder answered with wrong ones"
 
 
 class Wiring:
@@ -90,9 +92,7 @@ class Unmasker:
             added.append(self_mask_key(self_secret(self._open_self(member, step, openings)), request))
         for member in sorted(self._shares.keys() - survivors):
             peers = self._wiring.peers(member, self._keyed)
-            secret = self._open(member, openings)
-            seeds = open_backup(self._shares[member].backups[step], secret, self._session, member, step)
-            for peer, seed in zip(peers, seeds, strict=True):
+            for peer, seed in zip(peers, self._open_seeds(member, step, openings), strict=True):
                 if peer in survivors:
                     # A survivor added the mask it shares with a member above it, and subtracted it with one below.
                     (added if member > peer else subtracted).append(pair_mask_key(seed, request))
@@ -100,18 +100,46 @@ class Unmasker:
 
     def _open_self(self, member: int, step: int, openings: Mapping[int, bytes]) -> int:
         """A survivor's self secret, checked against its commitment."""
-        secret = self._open(member, openings)
         start = step * COMMITMENT_BYTES
         committed = self._shares[member].commitments[start : start + COMMITMENT_BYTES]
-        if commit(self._session, member, step, secret) != committed:
-            raise ShareError(f"the shares of member {member}'s self-mask do not open what it committed to")
-        return secret
+        for secret in self._secrets(member, openings):
+            if commit(self._session, member, step, secret) == committed:
+                return secret
+        raise ShareError(f"what opens member {member}'s self-mask is not what it committed to: {_SUSPECTS}")
 
-    def _open(self, member: int, openings: Mapping[int, bytes]) -> int:
-        """Whichever of a member's two secrets the holders of its shares answered with."""
-        holders = self._wiring.group(member, openings)[: self._wiring.topology.threshold]
+    def _open_seeds(self, member: int, step: int, openings: Mapping[int, bytes]) -> list[bytes]:
+        """The pairwise seeds of a member that is gone, from its backup."""
+        backup = self._shares[member].backups[step]
+        for secret in self._secrets(member, openings):
+            try:
+                return open_backup(backup, secret, self._session, member, step)
+            except ShareError:
+                continue
+        raise ShareError(f"what opens member {member}'s backup does not fit it: {_SUSPECTS}")
+
+    def _secrets(self, member: int, openings: Mapping[int, bytes]) -> Iterator[int]:
+        """Whichever of a member's two secrets the holders of its shares answered with, as often as it can be told.
+
+        First from as many holders as are needed; then, for the case that one of them gave a wrong share, with each of
+        them replaced in turn by one that is to spare.
+        """
+        threshold = self._wiring.topology.threshold
+        answered = self._wiring.group(member, openings)
+        first, spare = answered[:threshold], answered[threshold:]
+        yield from self._combined(member, first, openings)
+        if spare:
+            for left_out in first:
+                holders = [*(holder for holder in first if holder != left_out), spare[0]]
+                yield from self._combined(member, holders, openings)
+
+    def _combined(self, member: int, holders: Sequence[int], openings: Mapping[int, bytes]) -> Iterator[int]:
+        """What these holders' shares open; nothing where one of them is no share."""
         shares = b"".join(self._share(holder, member, openings) for holder in holders)
-        return combine(from_bytes(shares), _weights(tuple(self._wiring.points[holder] for holder in holders)))
+        try:
+            elements = from_bytes(shares)
+        except ShareError:
+            return
+        yield combine(elements, _weights(tuple(self._wiring.points[holder] for holder in holders)))
 
     def _share(self, holder: int, member: int, openings: Mapping[int, bytes]) -> bytes:
         start = SHARE_BYTES * self._places[holder][member]
