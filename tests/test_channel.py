@@ -61,7 +61,7 @@ def test_broadcasts_reach_everyone_as_copies() -> None:
 
 @pytest.mark.parametrize("protection", available_protocols())
 def test_a_mean_over_survivors_divides_by_the_survivors(protection: str) -> None:
-    link = channel("protocol.dropout=0.4", protection=protection)
+    link = channel("protocol.dropout=0.4", "protocol.corruption=0", protection=protection)
     (mean,) = link.mean({0: [torch.tensor([1.0])], 2: [torch.tensor([4.0])]}, phase="soft_labels")
     assert mean.item() == 2.5
 

@@ -241,3 +241,53 @@ def bench_dreaming(
         _print_json(dataclasses.asdict(found))
         return
     Console().print(dreaming_tables(found))
+
+
+@bench_app.command("protocols")
+def bench_protocols(
+    clients: Annotated[str, typer.Option("--clients", help="Comma-separated cohort sizes.")] = "10,50,100",
+    values: Annotated[int, typer.Option("--values", min=1, help="Length of every client's vector.")] = 786_432,
+    dropout: Annotated[str, typer.Option("--dropout", help="Comma-separated shares that vanish.")] = "0,0.1,0.2",
+    protections: Annotated[str, typer.Option("--protections", help="Comma-separated names.")] = "plain,masked",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each row.")] = 3,
+    planned_steps: Annotated[int, typer.Option("--planned-steps", min=1, help="Steps that one set-up serves.")] = 30,
+    flower: Annotated[bool, typer.Option(help="Time Flower's SecAgg+ too: minutes at 100 clients.")] = True,
+    flower_clients: Annotated[str | None, typer.Option("--flower-clients", help="Of --clients; default: all.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", dir_okay=False, writable=True, allow_dash=True, help="Write JSON; - prints it."),
+    ] = None,
+) -> None:
+    """Time secure sums, client and server apart, against the machine's floor and Flower's SecAgg+."""
+    from codream_secure.bench import flower as flower_bench
+    from codream_secure.bench import protocols
+    from codream_secure.bench.table import protocol_tables
+    from codream_secure.runs.files import write_json
+
+    def observe(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    sizes = protocols.cohort_sizes(clients)
+    flower_sizes = protocols.cohort_sizes(flower_clients, "flower_clients") if flower_clients else sizes
+    if flower and (obstacle := flower_bench.obstacle()) is not None:
+        observe(f"Flower's rows are left out: {obstacle}")
+        flower = False
+    rows = protocols.bench_protocols(
+        list(dict.fromkeys(name.strip() for name in protections.split(","))),
+        clients=sizes,
+        dropouts=protocols.dropout_shares(dropout),
+        values=values,
+        steps=steps,
+        planned_steps=planned_steps,
+        flower_clients=flower_sizes if flower else (),
+        observe=observe,
+    )
+    found = [dataclasses.asdict(row) for row in rows]
+    if json_file is None:
+        for table in protocol_tables(rows):
+            show(table)
+    elif str(json_file) == "-":
+        _print_json(found)
+    else:
+        write_json(json_file, found)
+        print(f"results: {json_file}")
