@@ -137,3 +137,27 @@ def test_the_module_is_a_command_whose_exit_code_reaches_the_shell(tmp_path: Pat
     right = subprocess.run([*command, "models", "--json"], capture_output=True, text=True, check=False)
     assert (right.returncode, right.stderr) == (0, "")
     assert json.loads(right.stdout)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("protocol.protection=maskd", "did you mean 'masked'"),
+        ("protocol.dropout=0.6", "lower dropout or corruption"),
+        ("protocol.clip.soft_labels=-1", "protocol.clip.soft_labels"),
+    ],
+)
+def test_protections_that_cannot_be_are_refused_with_what_can(
+    command: Callable[..., Any], config: Path, small: list[str], override: str, message: str
+) -> None:
+    done = command("train", config, *small, "--set", "protocol.protection=masked", "--set", override)
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_protections_are_listed_with_who_learns_what(command: Callable[..., Any]) -> None:
+    found = json.loads(command("protocols", "list", "--json").out)
+    assert set(found) == {"plain", "masked"}
+    table = command("protocols", "list").out
+    for statements in found.values():
+        assert all(statement.split()[0] in table for statement in statements.values())
