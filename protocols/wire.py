@@ -1,21 +1,25 @@
 """Messages as bytes: versioned, strict, with a limit on everything that has a length.
 
-A frame is ``version (1 byte) | body | CRC-32 of version and body (4 bytes, big-endian)``; the body is a msgpack array
-that begins with the message's number. The checksum finds accidents, not attacks: what has to be authentic is signed
-or encrypted inside. ``docs/wire_format.md`` describes every message, with test vectors.
+A frame is ``version (1 byte) | body | checksum (16 bytes)``; the body is a msgpack array that begins with the message's
+number. The checksum is GMAC under a key that everybody knows: it finds accidents, not attacks. What has to be authentic
+is signed or encrypted inside. GMAC, because processors that do AES do it at the speed of memory, several times faster
+than CRC-32, and a vector is checked at every step on both sides. ``docs/wire_format.md`` describes every message, with
+test vectors.
 """
 
 from __future__ import annotations
 
-import zlib
+import hmac
 from typing import Annotated, TypeVar
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols.errors import MessageError, PhaseError
 from protocols.terms import MAX_COHORT, MAX_MEMBER, MAX_STEPS, MAX_VALUES, ROUND_ID_BYTES
 
 VERSION = 1
+CHECKSUM_BYTES = 16
 
 RoundId = Annotated[bytes, msgspec.Meta(min_length=ROUND_ID_BYTES, max_length=ROUND_ID_BYTES)]
 Member = Annotated[int, msgspec.Meta(ge=0, le=MAX_MEMBER)]
@@ -166,15 +170,18 @@ AnyMessage = (
 _M = TypeVar("_M", bound=Message)
 _DECODER = msgspec.msgpack.Decoder(AnyMessage)
 _ENCODER = msgspec.msgpack.Encoder()
+_CHECKSUM = AESGCM(bytes(32))
 
 
 def encode(message: Message) -> bytes:
     """A message as one frame."""
-    framed = bytearray(1)
-    framed[0] = VERSION
-    _ENCODER.encode_into(message, framed, 1)
-    framed += zlib.crc32(framed).to_bytes(4, "big")
-    return bytes(framed)
+    body = _ENCODER.encode(message)
+    return b"".join((bytes([VERSION]), body, checksum(VERSION, body)))
+
+
+def checksum(version: int, body: bytes | memoryview) -> bytes:
+    """16 bytes: the tag of AES-256-GCM with a key of zeros, the version as nonce, no plaintext, and the body as AAD."""
+    return _CHECKSUM.encrypt(version.to_bytes(12, "big"), b"", body)
 
 
 def decode(frame: bytes, *kinds: type[_M], limit: int, round_id: bytes | None = None) -> _M:
@@ -194,15 +201,16 @@ def decode(frame: bytes, *kinds: type[_M], limit: int, round_id: bytes | None = 
         raise MessageError(f"a message has to be bytes, not {type(frame).__name__}")
     if len(frame) > limit:
         raise MessageError(f"the message has {len(frame)} bytes, where at most {limit} are expected")
-    if len(frame) < 6:
+    if len(frame) < 1 + CHECKSUM_BYTES:
         raise MessageError(f"the message has {len(frame)} bytes: too short to be one")
     view = memoryview(frame)
     if view[0] != VERSION:
         raise MessageError(f"the message has version {view[0]}, this is version {VERSION}")
-    if zlib.crc32(view[:-4]) != int.from_bytes(view[-4:], "big"):
+    body = view[1:-CHECKSUM_BYTES]
+    if not hmac.compare_digest(checksum(VERSION, body), view[-CHECKSUM_BYTES:]):
         raise MessageError("the message is damaged: its checksum does not match")
     try:
-        message = _DECODER.decode(view[1:-4])
+        message = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"the message is malformed: {type(error).__name__}") from None
     if not isinstance(message, kinds):
