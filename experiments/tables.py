@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from codream_secure.bench.protocols import FLOWER
 from codream_secure.cli.app import guarded
 from codream_secure.cli.tables import accuracy, method_cells, size
 from codream_secure.errors import ConfigError
@@ -59,6 +60,81 @@ def variants_markdown(table: Mapping[str, Any]) -> str:
     return markdown(headings, rows)
 
 
+def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Masked rows of ``bench protocols --json``, with ratios to Flower's row of the same cohort, where there is one."""
+
+    def flower(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        place = (row["clients"], row["dropout"], row["degree"])
+        return next(
+            (
+                other
+                for other in rows
+                if other["protocol"] == FLOWER and (other["clients"], other["dropout"], other["degree"]) == place
+            ),
+            None,
+        )
+
+    def milliseconds(seconds: float) -> str:
+        return f"{1000 * seconds:.3g} ms"
+
+    def against(row: Mapping[str, Any], key: str) -> str:
+        other = flower(row)
+        if other is None:
+            return "-"
+        ratio = other[key] / row[key]
+        return f"{ratio:.0f}x" if ratio >= 99.5 else f"{ratio:.3g}x"
+
+    table = [
+        [
+            f"{row['protocol']}, {row['clients']}",
+            f"{100 * row['dropout']:g} %",
+            milliseconds(row["setup_cpu_s"]),
+            milliseconds(row["client_cpu_s"]),
+            f"{row['floor_ratio']:.2f}x",
+            against(row, "client_cpu_s"),
+            milliseconds(row["unmask_cpu_s"]),
+            against(row, "unmask_cpu_s"),
+            f"{row['upload_bytes_per_value']:.2f}",
+        ]
+        for row in rows
+        if row["floor_ratio"] is not None and row["protocol"] != FLOWER
+    ]
+    headings = (
+        "protection, clients",
+        "vanish",
+        "set-up, client",
+        "step, client",
+        "over floor",
+        "Flower / ours",
+        "unmasking, server",
+        "Flower / ours",
+        "bytes a value, up",
+    )
+    return markdown(headings, table)
+
+
+def cost_markdown(found: Mapping[str, Any]) -> str:
+    """What masking adds, of a ``protection_cost.json``."""
+    digits, resnet = found["digits"], found["resnet18"]
+    rows = [
+        [
+            "digits, 4 small CNNs: a round",
+            f"{digits['round_s']:.2f} s",
+            f"{1000 * digits['plain_cpu_s']:.1f} ms",
+            f"{1000 * digits['masked_cpu_s']:.1f} ms",
+            f"{100 * digits['added']:.2f} %",
+        ],
+        [
+            f"{resnet['clients']} ResNet-18: a step of {resnet['images']} dreams of 3x32x32",
+            f"{resnet['step_s']:.1f} s",
+            f"{1000 * resnet['plain_cpu_s']:.0f} ms",
+            f"{1000 * resnet['masked_cpu_s']:.0f} ms",
+            f"{100 * resnet['added']:.2f} %",
+        ],
+    ]
+    return markdown(("work", "takes", "its sums, plain", "masked", "added"), rows)
+
+
 def to_reference(found: Sequence[Mapping[str, Any]]) -> str:
     """Mean bytes and seconds over the seeds that reached the reference's accuracy, and how many did."""
     if not found:
@@ -82,7 +158,11 @@ def render(name: str) -> str:
     except OSError:
         known = ", ".join(sorted(path.stem for path in RESULTS.glob("*.json")))
         raise ConfigError(f"there is no result {name!r} in {RESULTS.name}: known are {known or 'none'}") from None
-    return variants_markdown(content) if "variants" in content else comparison_markdown(content)
+    if isinstance(content, list):
+        return bench_markdown(content)
+    if "variants" in content:
+        return variants_markdown(content)
+    return cost_markdown(content) if "resnet18" in content else comparison_markdown(content)
 
 
 def fill(document: str) -> str:

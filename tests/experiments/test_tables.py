@@ -11,7 +11,7 @@ import pytest
 
 from codream_secure.errors import ConfigError
 from experiments import tables
-from experiments.tables import fill, markdown, render
+from experiments.tables import bench_markdown, cost_markdown, fill, markdown, render
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -164,3 +164,42 @@ def test_documents_show_the_committed_results(path: Path) -> None:
 def test_every_committed_result_can_be_rendered() -> None:
     for path in tables.RESULTS.glob("*.json"):
         assert render(path.stem).count("\n") >= 2, path.name
+
+
+def bench_row(protocol: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "protocol": protocol,
+        "clients": 10,
+        "dropout": 0.2,
+        "degree": 9,
+        "setup_cpu_s": 0.0123,
+        "client_cpu_s": 0.005,
+        "floor_ratio": 1.25,
+        "unmask_cpu_s": 0.0125,
+        "upload_bytes_per_value": 4.0,
+    }
+    return row | changes
+
+
+def test_masked_rows_stand_beside_flowers_of_the_same_cohort() -> None:
+    rows = [
+        bench_row("plain", degree=None, floor_ratio=None),
+        bench_row("masked"),
+        bench_row("masked", dropout=0.0),
+        bench_row("flower-secagg", client_cpu_s=0.0555, unmask_cpu_s=25.0),
+        bench_row("flower-secagg", degree=4, client_cpu_s=9.0),
+    ]
+    _, _, *found = bench_markdown(rows).splitlines()
+    assert found == [
+        "| masked, 10 | 20 % | 12.3 ms | 5 ms | 1.25x | 11.1x | 12.5 ms | 2000x | 4.00 |",
+        "| masked, 10 | 0 % | 12.3 ms | 5 ms | 1.25x | - | 12.5 ms | - | 4.00 |",
+    ]
+
+
+def test_the_cost_of_protection_is_a_row_a_setting() -> None:
+    cost = {"plain_cpu_s": 0.01, "masked_cpu_s": 0.05, "added": 0.0123}
+    found = cost_markdown(
+        {"digits": {"round_s": 3.25, **cost}, "resnet18": {"clients": 10, "images": 256, "step_s": 70.0, **cost}}
+    )
+    assert "| 3.25 s | 10.0 ms | 50.0 ms | 1.23 % |" in found
+    assert "| 10 ResNet-18: a step of 256 dreams of 3x32x32 | 70.0 s | 10 ms | 50 ms | 1.23 % |" in found
