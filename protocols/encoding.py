@@ -34,7 +34,8 @@ class EncodingReport:
     Attributes:
         values: how many there were.
         clipped: how many were moved to the bound (``norm="linf"``); all of them, if an L2 norm was scaled down.
-        max_rounding_error: bound on the error of each value that was not clipped, in the values' own unit.
+        max_rounding_error: bound on the error of each value that was not clipped, in the values' own unit; to it comes
+            a share of 2^-40 of the value where an L2 norm was scaled down and rounded toward zero.
     """
 
     values: int

@@ -60,7 +60,7 @@ class Holdings:
         return added, subtracted
 
     def pass_over(self, step: int) -> None:
-        """Move the roots on to a step, and forget what made the masks of those before it."""
+        """Move the roots on to a step, and forget what made the masks of those before it: 2 us a step and neighbour."""
         for secret in self.selves[self.next_step : step]:
             secret.wipe()
         for _ in range(self.next_step, step):

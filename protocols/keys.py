@@ -195,6 +195,11 @@ def ballot(session: bytes, request: bytes, *, members: Sequence[int], dead: Sequ
     return _VOTE + session + request + _list(members) + _list(dead)
 
 
+def context_digest(context: bytes) -> bytes:
+    """SHA-256 of what a step's vectors answer."""
+    return hashlib.sha256(context).digest()
+
+
 def request_context(step: int, stream: str, values: int, context: bytes) -> bytes:
     """What a step asks for, unambiguously: masks made for one request do not cancel with those made for another.
 
@@ -202,11 +207,10 @@ def request_context(step: int, stream: str, values: int, context: bytes) -> byte
         step: its number.
         stream: what the values are.
         values: how many.
-        context: what they answer, such as a digest of the dreams at which gradients are taken; any length.
+        context: digest of what they answer, such as the dreams at which gradients are taken.
     """
     name = stream.encode("ascii")
-    question = hashlib.sha256(context).digest()
-    return step.to_bytes(8, "big") + values.to_bytes(8, "big") + _number(len(name)) + name + question
+    return step.to_bytes(8, "big") + values.to_bytes(8, "big") + _number(len(name)) + name + context
 
 
 class RoundKey:
@@ -251,7 +255,7 @@ class PairSecrets:
     """What two members share for one round.
 
     Attributes:
-        masks: root of all pairwise mask seeds.
+        masks: root of the pairwise masks, of step 0.
         outgoing: encrypts the one parcel to the peer.
         incoming: decrypts the one parcel from the peer.
     """

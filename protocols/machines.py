@@ -127,11 +127,11 @@ class SumClient(ABC):
             weight: integer, where the stream has weights.
             context: what the vector is an answer to, as this client was shown it, or a digest of it. Where values are
                 masked, masks cancel only among contributors with the same context, so a server that shows one client
-                something else learns nothing of it. Must equal what the server gives to :meth:`SumServer.request`.
+                something else learns nothing of it. Must equal what the server gave to :meth:`SumServer.request`.
 
         Raises:
             ContributionError: the vector cannot be encoded.
-            PhaseError: nothing was asked for, or another stream or length.
+            PhaseError: nothing was asked for, or another stream, length or context.
         """
 
     @abstractmethod
@@ -191,7 +191,7 @@ class SumServer(ABC):
         Args:
             stream: of the terms.
             values: how long the vectors are.
-            context: what the vectors answer, as everybody was shown it; it is not sent.
+            context: what the vectors answer, as everybody was shown it; its digest is sent, to tell mistakes apart.
             exactly: ask only these members, and open the sum over all of them or not at all. For the vectors of a
                 step that failed after shares had been asked for: see :class:`~protocols.errors.ProtocolError`.
 

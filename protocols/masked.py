@@ -10,8 +10,8 @@ in Flamingo, Ma et al., S&P 2023). To read it from the ground up: :mod:`~protoco
     y_i = encode(x_i) + PRG(self_i,t) + sum over neighbours j > i of PRG(pair_ij,t) - sum over j < i of PRG(pair_ij,t)
 
 Pairwise masks cancel in the sum. The self-mask is what protects a vector that arrives after its sender was given up
-for dead and its pairwise masks were opened. Both depend on what the step asks for (stream and length), so they cancel
-only among clients that were asked for the same.
+for dead and its pairwise masks were opened. Both depend on what the step asks for (step, stream, length and context),
+so they cancel only among clients that were asked for the same.
 
 **What opens it.** For every step each client has two fresh secrets: a *self* secret, from which its self-mask comes,
 and a *pair* secret, under which all its pairwise seeds of that step lie encrypted at the server (its *backup*). Both

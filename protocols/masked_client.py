@@ -68,7 +68,10 @@ class MaskedClient(SumClient):
         self._state = _State.OFFER
         self._round_id = b""
         self._cohort: tuple[int, ...] = ()
-        self._topology: Topology | None = None
+        self._needed = 0
+        """Members that must be left for a sum to be opened."""
+        self._needed_in_group = 0
+        """Holders of shares that open a secret."""
         self._session = b""
         self._group: frozenset[int] = frozenset()
         """This client and its neighbours: who holds shares of its secrets."""
@@ -140,7 +143,8 @@ class MaskedClient(SumClient):
 
     def _enter(self, round_id: bytes, cohort: tuple[int, ...], topology: Topology) -> None:
         """Take note of the round: everything below is bound to these."""
-        self._round_id, self._cohort, self._topology = round_id, cohort, topology
+        self._round_id, self._cohort = round_id, cohort
+        self._needed, self._needed_in_group = topology.survivors, topology.threshold
         self._session = session_digest(
             round_id,
             roster=self._credentials.roster.digest,
@@ -223,12 +227,12 @@ class MaskedClient(SumClient):
     def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._state is not _State.READY:
             raise PhaseError("the set-up of this round is not finished, or the round is closed")
-        request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight)
+        request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight, context=context)
         step = request.step
         self._credentials.rounds.claim_step(self._round_id, step)
         self._steps.pending, self.report = None, report
         self._masked, self._agreed = step, None
-        self._asked = request_context(step, stream, request.values, context)
+        self._asked = request_context(step, stream, request.values, request.context)
         add, subtract = self._holdings.mask_keys(step, self._asked)
         apply_masks(ring, add=add, subtract=subtract)
         return contribution(self._round_id, self._member, step, ring)
@@ -304,23 +308,6 @@ class MaskedClient(SumClient):
             error.asked_to_open = tuple(sorted(self._members.difference(self._agreed)))
         raise error
 
-    # Bounds
-
-    @property
-    def _needed(self) -> int:
-        """Members that must be left for a sum to be opened."""
-        return self._planned.survivors
-
-    @property
-    def _needed_in_group(self) -> int:
-        """Holders of shares that open a secret."""
-        return self._planned.threshold
-
-    @property
-    def _planned(self) -> Topology:
-        assert self._topology is not None
-        return self._topology
-
     @staticmethod
     def _require(left: int, needed: int) -> None:
         if left < needed:
@@ -350,6 +337,7 @@ class MaskedClient(SumClient):
         state = _Saved(
             member=self._member,
             round_id=self._round_id,
+            session=self._session,
             cohort=list(self._cohort),
             members=sorted(self._members),
             last_step=last,
@@ -366,11 +354,13 @@ class MaskedClient(SumClient):
 
         Raises:
             MessageError: another key, other terms, or damage.
-            RosterError: the member is not on the roster.
+            RosterError: another roster, or the identity is not the member's.
         """
         state = snapshots.unseal_state(snapshot, key, _Saved, terms.digest(cls.protocol))
         client = cls(state.member, terms=terms, credentials=credentials)
         client._enter(state.round_id, tuple(state.cohort), terms.topology(len(state.cohort)))
+        if client._session != state.session:
+            raise RosterError("the snapshot was made under another roster")
         client._members = frozenset(state.members)
         client._steps.last = client._masked = client._answered = state.last_step
         client._holdings = Holdings(
@@ -389,6 +379,7 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True):
 
     member: int
     round_id: bytes
+    session: bytes
     cohort: list[int]
     members: list[int]
     last_step: int

@@ -10,7 +10,7 @@ import msgspec
 
 from protocols import snapshots, wire
 from protocols.errors import CohortError, MessageError, PhaseError, ProtocolError, RosterError, ShareError, StepError
-from protocols.keys import Roster, advertisement, ballot, session_digest
+from protocols.keys import Roster, advertisement, ballot, context_digest, session_digest
 from protocols.machines import Outbox, Phase, SumResult, SumServer
 from protocols.openings import COMMITMENT_BYTES, backup_bytes, parcel_bytes
 from protocols.shares import SHARE_BYTES
@@ -225,7 +225,9 @@ class MaskedServer(SumServer):
         self._votes, self._openings = {}, {}
         self._result = self.failure = None
         self.phase = Phase.COLLECT
-        request = wire.encode(wire.StepRequest(self._round_id, self._next_step, stream, values))
+        request = wire.encode(
+            wire.StepRequest(self._round_id, self._next_step, stream, values, context_digest(context))
+        )
         self._next_step += 1
         return dict.fromkeys(sorted(self._step.members), request)
 
@@ -300,7 +302,8 @@ class MaskedServer(SumServer):
         return self._result
 
     def close(self) -> None:
-        self._collection, self._shares, self._keys, self._openings = None, {}, {}, {}
+        self._collection, self._unmasker = None, None
+        self._shares, self._keys, self._votes, self._openings = {}, {}, {}, {}
         self.phase = Phase.CLOSED
 
     def snapshot(self) -> bytes:
@@ -309,6 +312,7 @@ class MaskedServer(SumServer):
         state = _Saved(
             cohort=list(self._cohort),
             round_id=self._round_id,
+            session=self._session,
             next_step=self._next_step,
             keys=list(self._keys.values()),
             shares={member: (shares.commitments, shares.backups) for member, shares in self._shares.items()},
@@ -321,10 +325,12 @@ class MaskedServer(SumServer):
 
         Raises:
             MessageError: other terms, or damage.
-            RosterError: somebody in the cohort is not on the roster.
+            RosterError: another roster.
         """
         state = snapshots.unpack(snapshot, _Saved, terms.digest(cls.protocol))
         server = cls(state.cohort, terms=terms, round_id=state.round_id, roster=roster)
+        if server._session != state.session:
+            raise RosterError("the snapshot was made under another roster")
         server._next_step = state.next_step
         server._keys = {key.member: key for key in state.keys}
         server._finish_setup(
@@ -341,6 +347,7 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True):
 
     cohort: list[int]
     round_id: bytes
+    session: bytes
     next_step: int
     keys: list[wire.PublicKey]
     shares: dict[int, tuple[bytes, list[bytes]]]

@@ -9,8 +9,8 @@ import msgspec
 
 from protocols import snapshots, wire
 from protocols.encoding import Values
-from protocols.errors import PhaseError
-from protocols.keys import Roster
+from protocols.errors import PhaseError, StepError
+from protocols.keys import Roster, context_digest
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
 from protocols.steps import ClientSteps, Collection, check_offer, contribution, finished, next_step, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
@@ -94,6 +94,8 @@ class PlainClient(SumClient):
             return None
         decoded = wire.decode(message, wire.StepRequest, wire.Abort, round_id=self._round_id, limit=_SMALL_FRAME)
         if isinstance(decoded, wire.Abort):
+            if decoded.step not in (None, self._steps.last):
+                raise StepError(f"step {decoded.step}, which is given up, is not the one going on")
             self._steps.pending = None
             self._closed = decoded.step is None
             raise too_few(decoded.survivors, decoded.needed)
@@ -104,7 +106,7 @@ class PlainClient(SumClient):
     def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._closed or self._round_id is None:
             raise PhaseError("no round is going on")
-        request, (ring, self.report) = self._steps.encode(values, stream=stream, weight=weight)
+        request, (ring, self.report) = self._steps.encode(values, stream=stream, weight=weight, context=context)
         self._steps.pending = None
         return contribution(self._round_id, self._member, request.step, ring)
 
@@ -165,7 +167,9 @@ class PlainServer(SumServer):
         )
         self._result = self.failure = None
         self.phase = Phase.COLLECT
-        request = wire.encode(wire.StepRequest(self._round_id, self._next_step, stream, values))
+        request = wire.encode(
+            wire.StepRequest(self._round_id, self._next_step, stream, values, context_digest(context))
+        )
         self._next_step += 1
         return dict.fromkeys(sorted(self._collection.members), request)
 

@@ -17,7 +17,7 @@ from protocols.errors import (
     TermsError,
     TooFewSurvivorsError,
 )
-from protocols.keys import request_context
+from protocols.keys import context_digest, request_context
 from protocols.machines import SumResult
 from protocols.terms import Terms, check_cohort
 from protocols.wire import Contribution, Offer, StepRequest, encode
@@ -67,11 +67,13 @@ class ClientSteps:
         self.last = request.step
         self.pending = request
 
-    def encode(self, values: Values, *, stream: str, weight: int | None) -> tuple[StepRequest, Encoded]:
+    def encode(self, values: Values, *, stream: str, weight: int | None, context: bytes) -> tuple[StepRequest, Encoded]:
         """This client's vector for the pending request, encoded and with its noise. The request stays pending.
 
+        Noise is added to the values and not to the weight.
+
         Raises:
-            PhaseError: there is none, or it is for another stream or length.
+            PhaseError: there is none, or it is for another stream, length or context.
             ContributionError: the vector cannot be encoded.
         """
         request = self.pending
@@ -81,8 +83,14 @@ class ClientSteps:
             raise PhaseError(f"stream is {stream!r}, where the server asks for {request.stream!r}")
         if isinstance(values, np.ndarray) and values.size != request.values:
             raise ContributionError(f"values has {values.size} values, where the server asks for {request.values}")
+        if context_digest(context) != request.context:
+            raise PhaseError("the server asks about something else than this client was shown: the contexts differ")
         encoded = self._terms.streams[stream].encode(values, weight=weight)
-        return request, Encoded(self._terms.noise.add(encoded.ring), encoded.report)
+        clear = encoded.ring[: request.values]
+        noised = self._terms.noise.add(clear)
+        if noised is not clear:
+            clear[:] = noised
+        return request, encoded
 
 
 class Collection:
@@ -118,7 +126,7 @@ class Collection:
         self.stream = stream
         self.encoding = encoding
         self.values = values
-        self.request = request_context(step, stream, values, context)
+        self.request = request_context(step, stream, values, context_digest(context))
         """What the step asks for."""
         self.members = frozenset(members if exactly is None else exactly)
         if not self.members.issubset(members):

@@ -1,7 +1,8 @@
 """What all parties of a cohort have to agree on before a round, and one fingerprint of it.
 
-Terms reach every party with its own configuration, never from the server. Their digest goes into every signature and
-every key, so parties with different terms have no keys in common and fail at once rather than sum apples with pears.
+Terms reach every party with its own configuration, never from the server. Clients compare their digest with that of
+every offer, and where there are keys and signatures it is part of them all: parties with different terms fail at once
+rather than sum apples with pears.
 """
 
 from __future__ import annotations
@@ -128,12 +129,28 @@ class Terms:
         content: dict[str, Any] = {
             "protocol": protocol,
             "streams": {name: _plain(asdict(encoding)) for name, encoding in self.streams.items()},
-            "noise": {"name": self.noise.name, **_plain(dict(self.noise.parameters()))},
+            "noise": {"name": self.noise.name, "parameters": _described(self.noise)},
         }
         for name in ("steps", "dropout", "corruption", "min_cohort", "active", "sigma", "eta", "max_values"):
             content[name] = getattr(self, name)
         text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(b"codream-secure terms v1\0" + text.encode()).digest()
+
+
+def _described(noise: Noise) -> dict[str, Any]:
+    """A mechanism's parameters, each with its type, so that no number passes for a text.
+
+    Raises:
+        TermsError: one is of another type than it may be.
+    """
+    described = {}
+    for name, value in noise.parameters().items():
+        if type(value) not in (int, float, str) or not f"{name}{value}".isascii():
+            raise TermsError(
+                f"noise parameter {name!r} is {value!r}: use an int, a float or an ASCII text of Python's own"
+            )
+        described[name] = [type(value).__name__, value.hex() if isinstance(value, float) else value]
+    return described
 
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:

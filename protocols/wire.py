@@ -60,7 +60,7 @@ class PublicKey(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
 
 
 class Keys(Message, frozen=True, tag=3):
-    """Server to client: the keys of everybody who advertised one."""
+    """Server to client: the keys of those in its group (its neighbours and itself) who advertised one."""
 
     keys: Annotated[list[PublicKey], msgspec.Meta(max_length=MAX_COHORT)]
 
@@ -92,11 +92,12 @@ class Inbox(Message, frozen=True, tag=5):
 
 
 class StepRequest(Message, frozen=True, tag=6):
-    """Server to client: hand over ``values`` values of a stream."""
+    """Server to client: hand over ``values`` values of a stream, in answer to what has this digest."""
 
     step: Step
     stream: Stream
     values: Annotated[int, msgspec.Meta(ge=0, le=MAX_VALUES)]
+    context: Bytes32
 
 
 class Contribution(Message, frozen=True, tag=7):
@@ -108,14 +109,14 @@ class Contribution(Message, frozen=True, tag=7):
 
 
 class OpenRequest(Message, frozen=True, tag=8):
-    """Server to client: whose vectors did not arrive. Nobody else is named, so nothing else can be asked for."""
+    """Server to client: whose vectors are not in the sum. Nobody else is named, so nothing else can be asked for."""
 
     step: Step
     dead: Members
 
 
 class Vote(Message, frozen=True, tag=9):
-    """Client to server, facing an active server: the client's signature under the survivors that it was shown."""
+    """Client to server, facing an active server: the client's signature under what was asked for and who is gone."""
 
     member: Member
     step: Step
@@ -130,7 +131,7 @@ class Ballot(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 
 
 class Ballots(Message, frozen=True, tag=10):
-    """Server to client: the others' votes."""
+    """Server to client: the votes of all who voted, its own among them."""
 
     step: Step
     votes: Annotated[list[Ballot], msgspec.Meta(max_length=MAX_COHORT)]
