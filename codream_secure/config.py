@@ -135,7 +135,7 @@ class ClipConfig(_Section):
 
     dream_updates: float = Field(64.0, gt=0, description="gradients or pseudo-gradients of dreams")
     dreams: float = Field(64.0, gt=0, description="finished dreams of clients that dream alone, in normalised pixels")
-    soft_labels: float = Field(128.0, gt=0, description="logits, or probabilities")
+    soft_labels: float = Field(128.0, gt=0, description="logits; probabilities have their own")
     weights: float = Field(256.0, gt=0, description="FedAvg's weights and batch-norm statistics")
     counts: float = Field(2.0**20, gt=0, description="correct predictions, in evaluation")
 

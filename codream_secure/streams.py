@@ -33,7 +33,8 @@ def make_terms(config: Config) -> Terms:
         streams={
             "dream_updates": bounded(clip.dream_updates),
             "dreams": bounded(clip.dreams),
-            "soft_labels": bounded(clip.soft_labels),
+            # No probability exceeds 1, and small ones keep their logarithms.
+            "soft_labels": bounded(1.0 if config.dreaming.labels == "probabilities" else clip.soft_labels),
             "weights": weights,
             "evaluation": bounded(clip.counts),
         },

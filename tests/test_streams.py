@@ -21,6 +21,12 @@ def test_each_kind_of_value_has_its_own_bound() -> None:
     assert all(encoding.max_weight is None for encoding in terms.streams.values())
 
 
+def test_probabilities_are_bounded_by_one() -> None:
+    terms = make_terms(make_config({}, ["dreaming.labels=probabilities"]))
+    assert terms.streams["soft_labels"].clip == 1.0
+    assert terms.streams["soft_labels"].resolution < 1e-8
+
+
 def test_counts_are_summed_exactly() -> None:
     encoding = make_terms(make_config({}, ["data.clients=100"])).streams["evaluation"]
     assert encoding.resolution <= 1
