@@ -23,7 +23,6 @@ Values = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 _UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {32: np.uint32, 64: np.uint64}
 _SIGNED: dict[int, type[np.signedinteger[Any]]] = {32: np.int32, 64: np.int64}
-_SMALLEST_EXPONENT = -512
 _BLOCK_VALUES = 16 * 1024
 
 
@@ -110,8 +109,6 @@ class FixedPoint:
         exponent = math.frexp(bound / self.clip)[1]
         while _ceil_scaled(self.clip, exponent) > bound:
             exponent -= 1
-        if exponent < _SMALLEST_EXPONENT:
-            raise EncodingError(f"clip is {self.clip}: too large to be scaled into {self.ring_bits} bits")
         object.__setattr__(self, "exponent", exponent)
         object.__setattr__(self, "largest", _ceil_scaled(self.clip, exponent))
 
@@ -225,13 +222,15 @@ class FixedPoint:
 
     def _bounded_norm(self, values: Values) -> tuple[Values, int]:
         doubled = values.astype(np.float64)
-        norm = float(np.linalg.norm(doubled))
-        if norm <= self.clip:
+        # A power of two near the largest value, so that no square overflows or vanishes.
+        unit = math.ldexp(1.0, math.frexp(float(np.abs(doubled).max()))[1] - 1)
+        norm = float(np.linalg.norm(doubled / unit))
+        if norm * unit <= self.clip:
             return values, 0
         if self.excess == "refuse":
             raise ContributionError(f"the vector's L2 norm is beyond the bound of {self.clip}")
         # Scaling may miss the bound by rounding; no single value may exceed it.
-        scaled = np.clip(doubled * (self.clip / norm), -self.clip, self.clip)
+        scaled = np.clip(doubled / unit * (self.clip / norm), -self.clip, self.clip)
         return cast(Values, scaled), len(values)
 
     def _rounded(self, values: Values, generator: np.random.Generator | None) -> npt.NDArray[np.signedinteger[Any]]:

@@ -95,13 +95,15 @@ def plan(
     if survivors - corrupt < 2:
         raise TermsError(
             f"of {size} members a sum may be opened over {survivors}, and {corrupt} may collude: that leaves a sum "
-            f"over {max(0, survivors - corrupt)} honest member(s), where 2 are needed; lower dropout or corruption"
+            f"over {max(0, survivors - corrupt)} honest member(s), where 2 are needed; lower dropout or corruption, so "
+            f"that together at most {size - 2} may vanish or collude"
         )
     if active and 2 * survivors <= size + corrupt:
         allowed = (size - corrupt - 1) // 2
+        share = math.floor(1000 * allowed / size) / 1000
         raise TermsError(
             f"dropout is {dropout}: with {corrupt} of {size} members colluding with an active server, at most "
-            f"{allowed} may vanish (dropout <= {allowed / size:.3f}), or two sets of survivors could both be agreed on"
+            f"{allowed} may vanish (dropout <= {share}), or two sets of survivors could both be agreed on"
         )
     if not active:
         for degree in range(2, (size - 1) // 2 + 1, 2):

@@ -130,8 +130,8 @@ class SumClient(ABC):
                 something else learns nothing of it. Must equal what the server gave to :meth:`SumServer.request`.
 
         Raises:
-            ContributionError: the vector cannot be encoded.
-            PhaseError: nothing was asked for, or another stream, length or context.
+            ContributionError: the vector cannot be encoded, or has another length than was asked for.
+            PhaseError: nothing was asked for, or another stream or context.
         """
 
     @abstractmethod

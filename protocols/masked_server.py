@@ -104,7 +104,8 @@ class MaskedServer(SumServer):
                 self._take_shares(sender, self._decode(wire.Shares, message, self._shares_bytes))
             case Phase.COLLECT:
                 limit = self._step.frame_limit
-                self._step.add(sender, self._decode(wire.Contribution, message, limit))
+                contribution = wire.decode(message, wire.Contribution, round_id=self._round_id, limit=limit)
+                self._step.add(sender, contribution)
             case Phase.VOTE:
                 self._take_vote(sender, self._decode(wire.Vote, message, 0))
             case Phase.OPEN:

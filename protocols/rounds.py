@@ -72,6 +72,7 @@ class FileRoundLog(RoundLog):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self._file = -1
         made = not path.exists()
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -94,6 +95,8 @@ class FileRoundLog(RoundLog):
             try:
                 round_text, step_text = line.decode("ascii").split(" ")
                 round_id, step = bytes.fromhex(round_text), int(step_text)
+                if len(round_id) != ROUND_ID_BYTES:
+                    raise ValueError
             except ValueError:
                 raise RoundReuseError(
                     f"{str(self.path)!r} is damaged in line {number}: restore it, or begin a new identity and log"

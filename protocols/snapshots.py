@@ -57,6 +57,7 @@ def unseal_state(data: bytes, key: bytes, kind: type[_State], terms: bytes) -> _
     Raises:
         MessageError: another key, other terms, or damage.
     """
+    check_key(key)
     try:
         plain = _cipher(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], terms)
     except (InvalidTag, ValueError):

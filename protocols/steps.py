@@ -73,8 +73,8 @@ class ClientSteps:
         Noise is added to the values and not to the weight.
 
         Raises:
-            PhaseError: there is none, or it is for another stream, length or context.
-            ContributionError: the vector cannot be encoded.
+            PhaseError: there is none, or it is for another stream or context.
+            ContributionError: the vector cannot be encoded, or has another length.
         """
         request = self.pending
         if request is None:

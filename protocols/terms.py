@@ -12,7 +12,6 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from protocols.encoding import FixedPoint, whole
@@ -70,7 +69,7 @@ class Terms:
             if value is not None:
                 object.__setattr__(self, name, whole(name, value, TermsError))
         object.__setattr__(self, "active", bool(self.active))
-        object.__setattr__(self, "streams", MappingProxyType(dict(self.streams)))
+        object.__setattr__(self, "streams", dict(self.streams))
         if not self.streams:
             raise TermsError("streams is empty: name at least one encoding")
         for name in self.streams:
