@@ -3,7 +3,9 @@
 Whatever leaves a client (dream gradients, soft labels, model updates, counts) is an array handed to
 :meth:`Channel.mean` or :meth:`Channel.sum`; whatever a client receives comes out of :meth:`Channel.broadcast`. The sum
 itself runs through the machines of a protocol of the :mod:`protocols` package, set up once per round, so protecting a
-run means naming another protocol. Bytes are counted here, from the messages that are really handed over.
+run means naming another protocol. Bytes are counted here: of sums the
+messages that are really handed over, of broadcasts their arrays. (Centralised training, which pools the images, goes
+round all this.)
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Channel:
         self._round = 0
         self._sums = 0
         self._shown = hashlib.sha256()
-        """What clients were shown since the last sum: the context of the next one."""
+        """All that clients were shown so far: the context of the next sum."""
 
     def begin_round(self, number: int) -> None:
         """Everything from here on belongs to this round; the next sum sets it up."""
@@ -126,7 +128,7 @@ class Channel:
         vectors = _flattened(contributions)
         self._sums += 1
         exactly: tuple[int, ...] | None = None
-        context, self._shown = self._shown.digest(), hashlib.sha256()
+        context = self._shown.digest()
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)

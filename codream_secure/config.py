@@ -157,7 +157,7 @@ class FaultsConfig(_Section):
 
     setup: float = Field(0.0, ge=0, lt=1, description="probability that a client is lost in a phase of the set-up")
     contribute: float = Field(0.0, ge=0, lt=1, description="probability that a client's vector is lost, per sum")
-    open: float = Field(0.0, ge=0, lt=1, description="probability that its help to open the sum is lost, per sum")
+    open: float = Field(0.0, ge=0, lt=1, description="probability that a message that helps to open a sum is lost")
 
 
 class RunConfig(_Section):

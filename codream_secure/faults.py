@@ -1,7 +1,8 @@
 """Clients that vanish in the middle of a round: a network for simulations, with dropouts that can be repeated.
 
-Every draw depends on the run's seed and on its place alone, so runs under different protections lose the same clients
-at the same sums, and a resumed run loses those that it would have lost. These seeds serve simulation only.
+Every draw depends on the run's seed and on its place alone, so runs under different protections lose the same clients'
+vectors at the same sums, and a resumed run loses those that it would have lost. Sums in clear have no set-up and no
+opening in which anybody could be lost. These seeds serve simulation only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The interface: a protocol is a pair of state machines that take bytes and give bytes.
 
-They touch no socket, clock, thread or file; whoever drives them moves the bytes and decides how long to wait. A round
-goes like this, with every arrow a message that a driver carries:
+They open no socket and no thread, and touch no file but the caller's log of rounds; whoever drives them moves the bytes
+and decides how long to wait. A round goes like this, with every arrow a message that a driver carries:
 
     server.open() -> messages; each client.receive(message) -> its answer; server.receive(member, answer)
     server.advance() -> the next messages, and so on until server.phase is READY: the set-up, once per round

@@ -1,9 +1,11 @@
-"""Masked secure aggregation: the server learns the sum over the survivors of a step, and nothing else.
+"""Masked secure aggregation: the server learns the sum over the survivors of a step, and no vector.
+
+Without ``terms.active`` that holds for a server that follows the protocol, with it for any other, too.
 
 After Bonawitz et al. (CCS 2017) and SecAgg+ (Bell et al., CCS 2020), with keys set up once for many steps in a row (as
 in Flamingo, Ma et al., S&P 2023). To read it from the ground up: :mod:`~protocols.keys`, :mod:`~protocols.graph`,
-:mod:`~protocols.masks`, :mod:`~protocols.shares`, this module, :mod:`~protocols.masked_client`,
-:mod:`~protocols.masked_server`.
+:mod:`~protocols.masks`, :mod:`~protocols.shares`, :mod:`~protocols.openings`, :mod:`~protocols.holdings`, this module,
+:mod:`~protocols.masked_client`, :mod:`~protocols.masked_server`, :mod:`~protocols.unmasking`.
 
 **What a client sends at step t** is, in the ring,
 

@@ -2,7 +2,7 @@
 
 Every key is used for one mask and thrown away, so all begin at the same counter block: 2, big-endian in 16 bytes, which
 is where AES-GCM with a nonce of zeros begins to encrypt. So both of OpenSSL's implementations give the same keystream,
-its counter mode and its GCM (whose tag is not asked for); the latter is a quarter faster on processors with vector AES
+its counter mode and its GCM (whose tag is not asked for); the latter is faster on processors with vector AES
 and slower on others. The first mask of a process tries both and keeps the faster.
 
 Keys come out of HMAC-SHA256 under

@@ -33,8 +33,8 @@ class Terms:
     Args:
         streams: name to encoding. Each step sums one vector of one stream.
         steps: T, at most so many sums in one round. What opens a step is prepared at set-up.
-        dropout: share of the cohort that may vanish, in [0, 1). No sum of fewer than the rest is ever opened, whatever
-            the protection.
+        dropout: share of the cohort that may vanish, in [0, 1). No sum of fewer than the rest is opened by a server
+            that follows the protocol nor, with ``active``, by any other.
         corruption: share of the cohort that may collude with the server, in [0, 1).
         min_cohort: clients take part in no smaller cohort. The shares above are of whatever cohort the server offers;
             in a small one of its choice the colluders may be more than their share. None: two, or, facing an active
