@@ -12,8 +12,8 @@ _TABLES = ("up", "down", "cpu", "clipped", "encoded")
 class Ledger:
     """Counts by client and phase, as bytes and values go by; the server's own CPU seconds stand under ``SERVER``.
 
-    Bytes of sums are those of the messages that are handed over; of broadcasts, those of the arrays. CPU seconds are those
-    of the protection alone: encoding, masking, framing and their reverse, not the training.
+    Bytes of sums are those of the messages that are handed over; of broadcasts, those of the arrays. CPU seconds are
+    those of the protection alone: encoding, masking, framing and their reverse, not the training.
     """
 
     def __init__(self) -> None:
