@@ -98,7 +98,8 @@ class Credentials:
 class SumClient(ABC):
     """A member's half of one round.
 
-    A message that is refused raises the error that names why, and leaves the machine as it was; nothing is sent.
+    A message that is refused raises the error that names why, and leaves the machine as it was; nothing is sent. Only
+    an abort raises and changes it: the step, or the round, is over here as well.
     """
 
     report: EncodingReport | None = None

@@ -303,6 +303,8 @@ class MaskedClient(SumClient):
         else:
             self._steps.pending = None
             self._answered = message.step
+            self._holdings.pass_over(message.step + 1)
+            self._holdings.wipe_through(message.step)
         error = too_few(message.survivors, message.needed)
         if self._agreed is not None and message.step in (None, self._masked):
             error.asked_to_open = tuple(sorted(self._members.difference(self._agreed)))

@@ -5,12 +5,11 @@ is where AES-GCM with a nonce of zeros begins to encrypt. So both of OpenSSL's i
 its counter mode and its GCM (whose tag is not asked for); the latter is faster on processors with vector AES
 and slower on others. The first mask of a process tries both and keeps the faster.
 
-Keys come out of HMAC-SHA256 under
-different labels: root of step t -> root of step t + 1; root of step t -> seed of step t -> key of that step's mask for
-what the step asks for. A seed reveals neither another step's nor a root, and a root none before it, so a client that
-forgets the roots it has used cannot be made to open an earlier step. Clients that a server asks for different things
-at the same step make masks that do not cancel, so it cannot subtract known answers to one question from a sum that
-hides the other.
+Keys come out of HMAC-SHA256 under different labels: root of step t -> root of step t + 1; root of step t -> seed of
+step t -> key of that step's mask for what the step asks for. A seed reveals neither another step's nor a root, and a
+root none before it, so a client that forgets the roots it has used cannot be made to open an earlier step. Clients that
+a server asks for different things at the same step make masks that do not cancel, so it cannot subtract known answers
+to one question from a sum that hides the other.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import zlib
 from pathlib import Path
 
 from protocols.errors import MessageError, RoundReuseError, StepError
@@ -57,9 +59,10 @@ class RoundLog:
 class FileRoundLog(RoundLog):
     """On disk, so that neither a restart nor a restored backup of the *state* brings a round or step back.
 
-    One line a claim, flushed to the disk before the claim counts: a few milliseconds a step on most disks. The file
-    has to be left out of whatever backup the saved states are part of. A last line that a crash cut short is
-    ignored: its claim was never acted upon.
+    One line a claim, of fixed length and with a checksum, flushed to the disk before the claim counts: a few
+    milliseconds a step on most disks. The file has to be left out of whatever backup the saved states are part of. A
+    last line that a crash cut short is dropped: its claim was never acted upon. Anything else that is not a line is
+    damage.
 
     Args:
         path: the log; made, readable by its owner only, if it is not there. It is locked for as long as this object
@@ -90,25 +93,23 @@ class FileRoundLog(RoundLog):
 
     def _read(self, content: bytes) -> int:
         """Take over what the file says; the number of bytes that are whole lines, the rest being cut off."""
-        whole, _, cut = content.rpartition(b"\n")
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                round_text, step_text = line.decode("ascii").split(" ")
-                round_id, step = bytes.fromhex(round_text), int(step_text)
-                if len(round_id) != ROUND_ID_BYTES:
-                    raise ValueError
-            except ValueError:
+        size = len(content) - len(content) % _LINE_BYTES
+        for start in range(0, size, _LINE_BYTES):
+            line = content[start : start + _LINE_BYTES]
+            claim = _CLAIM.fullmatch(line)
+            if claim is None or line != _line(bytes.fromhex(claim[1].decode()), int(claim[2])):
                 raise RoundReuseError(
-                    f"{str(self.path)!r} is damaged in line {number}: restore it, or begin a new identity and log"
-                ) from None
+                    f"{str(self.path)!r} is damaged in line {start // _LINE_BYTES + 1}: restore it, or begin a new "
+                    "identity and log"
+                )
+            round_id, step = bytes.fromhex(claim[1].decode()), int(claim[2])
             self._last_step[round_id] = max(step, self._last_step.get(round_id, -1))
-        size = len(content) - len(cut)
         os.ftruncate(self._file, size)
         os.fsync(self._file)
         return size
 
     def _write(self, round_id: bytes, step: int) -> None:
-        line = f"{round_id.hex()} {step}\n".encode("ascii")
+        line = _line(round_id, step)
         try:
             written = os.write(self._file, line)
             os.fsync(self._file)
@@ -128,6 +129,16 @@ class FileRoundLog(RoundLog):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _line(round_id: bytes, step: int) -> bytes:
+    """A claim as a line: round, step in eight characters, CRC-32 of both."""
+    claim = f"{round_id.hex()} {step:08d}".encode("ascii")
+    return claim + b" %08x\n" % zlib.crc32(claim)
+
+
+_LINE_BYTES = len(_line(bytes(ROUND_ID_BYTES), 0))
+_CLAIM = re.compile(rb"([0-9a-f]{32}) (-?[0-9]+) [0-9a-f]{8}\n")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -205,6 +205,8 @@ def decode(frame: bytes, *kinds: type[_M], limit: int, round_id: bytes | None = 
     if len(frame) < 1 + CHECKSUM_BYTES:
         raise MessageError(f"the message has {len(frame)} bytes: too short to be one")
     view = memoryview(frame)
+    if view.itemsize != 1 or not view.contiguous:
+        raise MessageError("a message has to be contiguous bytes")
     if view[0] != VERSION:
         raise MessageError(f"the message has version {view[0]}, this is version {VERSION}")
     body = view[1:-CHECKSUM_BYTES]

@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import stat
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -92,7 +93,9 @@ def test_a_log_on_disk_outlives_restarts(path: Path) -> None:
 
 def test_a_claim_is_on_disk_before_it_counts(path: Path) -> None:
     text = "00000000000000000000000000000000"
-    assert path.read_text() == f"{text} -1\n{text} 0\n{text} 1\n{text} 3\n000102030405060708090a0b0c0d0e0f -1\n"
+    claims = [f"{text} -0000001", f"{text} 00000000", f"{text} 00000001", f"{text} 00000003"]
+    claims.append("000102030405060708090a0b0c0d0e0f -0000001")
+    assert path.read_text() == "".join(f"{claim} {zlib.crc32(claim.encode()):08x}\n" for claim in claims)
 
 
 @pytest.mark.parametrize("room", [0, 5, 30])
@@ -234,3 +237,17 @@ def test_an_empty_or_absent_file_is_an_empty_log(tmp_path: Path) -> None:
             log.claim(FIRST)
         with closing(FileRoundLog(tmp_path / name)) as log, pytest.raises(RoundReuseError):
             log.claim(FIRST)
+
+
+def test_no_changed_byte_brings_a_claim_back(tmp_path: Path) -> None:
+    path = tmp_path / "another"
+    log = FileRoundLog(path)
+    log.claim(bytes(16))
+    log.claim_step(bytes(16), 7)
+    log.close()
+    content = path.read_bytes()
+    for at in range(len(content)):
+        for flip in (1, 8, 128):
+            path.write_bytes(content[:at] + bytes([content[at] ^ flip]) + content[at + 1 :])
+            with pytest.raises(RoundReuseError, match="damaged in line"):
+                FileRoundLog(path)
