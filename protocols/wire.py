@@ -13,7 +13,9 @@ import hmac
 from typing import Annotated, TypeVar
 
 import msgspec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from protocols.errors import MessageError, PhaseError
 from protocols.terms import MAX_COHORT, MAX_MEMBER, MAX_STEPS, MAX_VALUES, ROUND_ID_BYTES
@@ -171,18 +173,36 @@ AnyMessage = (
 _M = TypeVar("_M", bound=Message)
 _DECODER = msgspec.msgpack.Decoder(AnyMessage)
 _ENCODER = msgspec.msgpack.Encoder()
-_CHECKSUM = AESGCM(bytes(32))
 
 
 def encode(message: Message) -> bytes:
     """A message as one frame."""
-    body = _ENCODER.encode(message)
-    return b"".join((bytes([VERSION]), body, checksum(VERSION, body)))
+    parts = _long_parts(message) if isinstance(message, Contribution) else (_ENCODER.encode(message),)
+    return b"".join((bytes([VERSION]), *parts, checksum(VERSION, *parts)))
 
 
-def checksum(version: int, body: bytes | memoryview) -> bytes:
-    """16 bytes: the tag of AES-256-GCM with a key of zeros, the version as nonce, no plaintext, and the body as AAD."""
-    return _CHECKSUM.encrypt(version.to_bytes(12, "big"), b"", body)
+def _long_parts(message: Contribution) -> tuple[bytes, memoryview]:
+    """The body up to the vector, and the vector itself, which is by far the most of it and so is copied only once."""
+    ring = message.ring.cast("B")
+    head = _ENCODER.encode(msgspec.structs.replace(message, ring=memoryview(b""))).removesuffix(b"\xc4\x00")
+    for tag, size in ((b"\xc4", 1), (b"\xc5", 2), (b"\xc6", 4)):
+        if len(ring) < 256**size:
+            return head + tag + len(ring).to_bytes(size, "big"), ring
+    raise MessageError(f"a vector of {len(ring)} bytes does not fit into a message")
+
+
+def checksum(version: int, *parts: bytes | memoryview) -> bytes:
+    """16 bytes: the tag of AES-256-GCM with a key of zeros, the version as nonce, no plaintext, and the body as AAD.
+
+    Args:
+        version: of the frame.
+        parts: the body, in one piece or several.
+    """
+    mac = Cipher(AES(bytes(32)), GCM(version.to_bytes(12, "big"))).encryptor()
+    for part in parts:
+        mac.authenticate_additional_data(part)
+    mac.finalize()
+    return mac.tag
 
 
 def decode(frame: bytes, *kinds: type[_M], limit: int, round_id: bytes | None = None) -> _M:
