@@ -10,11 +10,11 @@ import msgspec
 
 from protocols import snapshots, wire
 from protocols.errors import CohortError, MessageError, PhaseError, ProtocolError, RosterError, ShareError, StepError
-from protocols.keys import Roster, advertisement, ballot, context_digest, session_digest
+from protocols.keys import Roster, advertisement, ballot, session_digest
 from protocols.machines import Outbox, Phase, SumResult, SumServer
 from protocols.openings import COMMITMENT_BYTES, backup_bytes, parcel_bytes
 from protocols.shares import SHARE_BYTES
-from protocols.steps import Collection, check_sender, finished, next_step, too_few
+from protocols.steps import Collection, check_sender, finished, too_few
 from protocols.terms import Terms, check_cohort
 from protocols.unmasking import Unmasker, Wiring
 
@@ -214,23 +214,20 @@ class MaskedServer(SumServer):
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
         self._collection = Collection(
+            self._terms,
             self._next_step,
             stream,
-            next_step(self._terms, self._next_step, stream, values),
             values=values,
             context=context,
             members=self._shares,
             survivors=self._topology.survivors,
             exactly=exactly,
         )
+        self._next_step += 1
         self._votes, self._openings = {}, {}
         self._result = self.failure = None
         self.phase = Phase.COLLECT
-        request = wire.encode(
-            wire.StepRequest(self._round_id, self._next_step, stream, values, context_digest(context))
-        )
-        self._next_step += 1
-        return dict.fromkeys(sorted(self._step.members), request)
+        return self._collection.ask(self._round_id)
 
     @property
     def _dead(self) -> list[int]:

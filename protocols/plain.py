@@ -10,9 +10,9 @@ import msgspec
 from protocols import snapshots, wire
 from protocols.encoding import Values
 from protocols.errors import PhaseError, StepError
-from protocols.keys import Roster, context_digest
+from protocols.keys import Roster
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
-from protocols.steps import ClientSteps, Collection, check_offer, contribution, finished, next_step, too_few
+from protocols.steps import ClientSteps, Collection, check_offer, contribution, finished, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 from protocols.threat import ThreatModel
 
@@ -156,22 +156,19 @@ class PlainServer(SumServer):
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
         self._collection = Collection(
+            self._terms,
             self._next_step,
             stream,
-            next_step(self._terms, self._next_step, stream, values),
             values=values,
             context=context,
             members=self._cohort,
             survivors=self._needed,
             exactly=exactly,
         )
+        self._next_step += 1
         self._result = self.failure = None
         self.phase = Phase.COLLECT
-        request = wire.encode(
-            wire.StepRequest(self._round_id, self._next_step, stream, values, context_digest(context))
-        )
-        self._next_step += 1
-        return dict.fromkeys(sorted(self._collection.members), request)
+        return self._collection.ask(self._round_id)
 
     def receive(self, sender: int, message: bytes) -> None:
         if self.phase is not Phase.COLLECT or self._collection is None:

@@ -94,12 +94,12 @@ class ClientSteps:
 
 
 class Collection:
-    """A server's side of one step: contributions are added up as they arrive.
+    """A server's side of one step: asks for contributions, and adds them up as they arrive.
 
     Args:
+        terms: of the round.
         step: its number.
         stream: its stream's name.
-        encoding: of that stream.
         values: how many values each vector has.
         context: what the vectors answer.
         members: who is part of the round.
@@ -107,14 +107,16 @@ class Collection:
         exactly: those of them who are asked, and must all contribute; None asks everybody.
 
     Raises:
+        StepError: all steps that were set up are used.
+        TermsError: there is no such stream, or too many values.
         CohortError: ``exactly`` names somebody else, or fewer than ``survivors``.
     """
 
     def __init__(
         self,
+        terms: Terms,
         step: int,
         stream: str,
-        encoding: FixedPoint,
         *,
         values: int,
         context: bytes,
@@ -124,9 +126,10 @@ class Collection:
     ) -> None:
         self.step = step
         self.stream = stream
-        self.encoding = encoding
+        self.encoding = _encoding(terms, step, stream, values)
         self.values = values
-        self.request = request_context(step, stream, values, context_digest(context))
+        self.context = context_digest(context)
+        self.request = request_context(step, stream, values, self.context)
         """What the step asks for."""
         self.members = frozenset(members if exactly is None else exactly)
         if not self.members.issubset(members):
@@ -135,8 +138,13 @@ class Collection:
         """How many must contribute."""
         if self.needed < survivors:
             raise CohortError(f"exactly names {self.needed} members: no sum of fewer than {survivors} is opened")
-        self.total: Ring = np.zeros(encoding.length(values), dtype=encoding.dtype)
+        self.total: Ring = np.zeros(self.encoding.length(values), dtype=self.encoding.dtype)
         self.contributors: set[int] = set()
+
+    def ask(self, round_id: bytes) -> dict[int, bytes]:
+        """The request, by the member it is for."""
+        request = encode(StepRequest(round_id, self.step, self.stream, self.values, self.context))
+        return dict.fromkeys(sorted(self.members), request)
 
     @property
     def frame_limit(self) -> int:
@@ -162,13 +170,8 @@ class Collection:
         self.contributors.add(sender)
 
 
-def next_step(terms: Terms, step: int, stream: str, values: int) -> FixedPoint:
-    """The encoding of a step that a server is about to begin.
-
-    Raises:
-        StepError: all steps that were set up are used.
-        TermsError: there is no such stream, or too many values.
-    """
+def _encoding(terms: Terms, step: int, stream: str, values: int) -> FixedPoint:
+    """The encoding of a step that a server is about to begin, if the terms allow it."""
     if step >= terms.steps:
         raise StepError(f"all {terms.steps} steps of this round are used: begin a new round")
     if stream not in terms.streams:
