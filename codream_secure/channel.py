@@ -11,7 +11,7 @@ round all this.)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +21,9 @@ import torch
 from codream_secure.faults import FaultyNetwork
 from codream_secure.ledger import Ledger
 from protocols import (
-    SERVER,
     ContributionError,
     Costs,
+    ReplicaError,
     Simulation,
     SumProtocol,
     SumResult,
@@ -50,6 +50,9 @@ class Channel:
     other. A client that is missing from one sum is back for the next; the dreams of a step, say, are then moved by
     those who were there.
 
+    Some protocols have clients open the sums, and the server learns none (:attr:`opened_by_clients`). What is computed
+    from sums is then computed by every client, alike.
+
     Args:
         protocol: how sums are protected.
         clients: how many there are; they are numbered from 0.
@@ -69,7 +72,14 @@ class Channel:
         self._round = 0
         self._sums = 0
         self._shown = hashlib.sha256()
-        """All that clients were shown so far: the context of the next sum."""
+        """All that the server has shown clients so far: the context of the next sum."""
+        self._opened = hashlib.sha256()
+        """Where clients open sums, all that they made of them: it never leaves them but as a keyed digest."""
+
+    @property
+    def opened_by_clients(self) -> bool:
+        """Whether clients learn the sums, and the server does not."""
+        return self.protocol.opened_by == "clients"
 
     def begin_round(self, number: int) -> None:
         """Everything from here on belongs to this round; the next sum sets it up."""
@@ -83,10 +93,23 @@ class Channel:
             Detached copies: what a client does to them never reaches the server's own.
         """
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        for tensor in tensors:
-            self._shown.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        _update(self._shown, tensors)
         for client in range(self.clients):
             self.ledger.add_down(client, phase, size)
+        return [tensor.detach().clone() for tensor in tensors]
+
+    def share(self, tensors: Tensors, *, phase: str) -> list[torch.Tensor]:
+        """Have every client hold what was computed from sums.
+
+        Where the server opens sums, it is the server that computed it, and broadcasts it. Where clients open them, each
+        has computed it already; what it holds is compared along with its next contribution, and no byte moves.
+
+        Returns:
+            Detached copies, as of :meth:`broadcast`.
+        """
+        if not self.opened_by_clients:
+            return self.broadcast(tensors, phase=phase)
+        _update(self._opened, tensors)
         return [tensor.detach().clone() for tensor in tensors]
 
     def sum(self, contributions: Mapping[int, Tensors], *, phase: str) -> Summed:
@@ -124,18 +147,49 @@ class Channel:
         """
         return _shaped(self._sum(contributions, phase, weights).mean(), next(iter(contributions.values())))
 
-    def _sum(self, contributions: Mapping[int, Tensors], phase: str, weights: Mapping[int, int] | None) -> SumResult:
+    def mean_at_clients(
+        self, contributions: Mapping[int, Tensors], *, phase: str, held: Mapping[int, Tensors]
+    ) -> dict[int, list[torch.Tensor]]:
+        """The mean as each client has opened it, where clients open sums.
+
+        Args:
+            contributions: as for :meth:`sum`.
+            phase: as for :meth:`sum`.
+            held: client number to the state that its tensors answer, such as its replica of the dreams.
+
+        Raises:
+            protocols.ReplicaError: a client holds another state than the others, or could not open the sum.
+            ProtocolError: as for :meth:`sum`.
+        """
+        like = next(iter(contributions.values()))
+        self._sum(contributions, phase, None, held)
+        results = self._simulation.results()
+        missing = sorted(set(range(self.clients)) - results.keys())
+        if missing:
+            raise ReplicaError(f"clients {missing} could not open a sum of {phase!r}: they cannot follow the others")
+        return {client: _shaped(result.mean(), like) for client, result in sorted(results.items())}
+
+    def _sum(
+        self,
+        contributions: Mapping[int, Tensors],
+        phase: str,
+        weights: Mapping[int, int] | None,
+        held: Mapping[int, Tensors] | None = None,
+    ) -> SumResult:
         vectors = _flattened(contributions)
         self._sums += 1
         exactly: tuple[int, ...] | None = None
         context = self._shown.digest()
+        shared = self._states(vectors, held or {}) if self.opened_by_clients else None
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)
             try:
                 if not self._simulation.steps_left:
                     self._simulation.open()
-                result = self._simulation.sum(vectors, stream=phase, weights=weights, context=context, exactly=exactly)
+                result = self._simulation.sum(
+                    vectors, stream=phase, weights=weights, context=context, shared=shared, exactly=exactly
+                )
             except TooFewSurvivorsError as error:
                 self.ledger.retries += 1
                 exactly = error.asked_to_open or exactly
@@ -147,12 +201,21 @@ class Channel:
                 self._count_costs(phase)
         raise failure
 
+    def _states(self, clients: Iterable[int], held: Mapping[int, Tensors]) -> dict[int, bytes]:
+        """Client number to a digest of all that only clients know."""
+        states = {}
+        for client in clients:
+            digest = self._opened.copy()
+            _update(digest, held.get(client, ()))
+            states[client] = digest.digest()
+        return states
+
     def _count_costs(self, phase: str) -> None:
         """Move the simulation's costs into the ledger."""
         for (party, part), cost in self._simulation.costs.by_party.items():
             counted = "protocol_setup" if part == "setup" else phase
             self.ledger.add_cpu(party, counted, cost.cpu_seconds)
-            if party != SERVER:
+            if party >= 0:
                 self.ledger.add_up(party, counted, cost.sent)
                 self.ledger.add_down(party, counted, cost.received)
         self._simulation.costs = Costs()
@@ -162,6 +225,11 @@ class Channel:
             report = self._simulation.clients[client].report
             if report is not None:
                 self.ledger.add_encoded(client, phase, values=report.values, clipped=report.clipped)
+
+
+def _update(digest: hashlib._Hash, tensors: Tensors) -> None:
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _flattened(contributions: Mapping[int, Tensors]) -> dict[int, npt.NDArray[np.float32]]:

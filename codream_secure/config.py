@@ -140,16 +140,30 @@ class ClipConfig(_Section):
     counts: float = Field(2.0**20, gt=0, description="correct predictions, in evaluation")
 
 
+class BitsConfig(_Section):
+    """Bits of one value in the sum, sign included; absent: as many as the ring holds.
+
+    Fewer bits make rounder values. Masked and plain sums are as long as before; homomorphic ones get shorter, because
+    several values go into one integer of a ciphertext.
+    """
+
+    dream_updates: int | None = Field(None, ge=2, le=64)
+    dreams: int | None = Field(None, ge=2, le=64)
+    soft_labels: int | None = Field(None, ge=2, le=64)
+    weights: int | None = Field(None, ge=2, le=64, description="of FedAvg, if the mean is not weighted")
+
+
 class ProtocolConfig(_Section):
     """How sums over clients are protected; see :class:`protocols.Terms`."""
 
-    protection: str = Field("plain", description="plain or masked")
+    protection: str = Field("plain", description="plain, masked, bfv, ckks, bfv-authority or ckks-authority")
     ring_bits: Literal[32, 64] = 32
     steps: int | None = Field(None, ge=1, description="sums prepared by one set-up; default: as many as a round takes")
     dropout: float = Field(0.3, ge=0, lt=1, description="share of the clients that may be missing from a sum")
     corruption: float = Field(1 / 3, ge=0, lt=1, description="share of the clients that may collude with the server")
     active: bool = Field(False, description="guard against a server that deviates")
     clip: ClipConfig = ClipConfig()
+    bits: BitsConfig = BitsConfig()
 
 
 class FaultsConfig(_Section):

@@ -52,7 +52,12 @@ class FaultyNetwork(Network):
 
     def carry(self, envelopes: list[Envelope], *, phase: Phase) -> list[Envelope]:
         rate = self._rates.of(phase)
-        return [one for one in envelopes if one.recipient != SERVER or self._draw(phase, one.sender) >= rate]
+        # A key authority is no client: it is there, like the server.
+        return [
+            one
+            for one in envelopes
+            if one.recipient != SERVER or one.sender < 0 or self._draw(phase, one.sender) >= rate
+        ]
 
     def _draw(self, phase: Phase, client: int) -> float:
         """Uniform in [0, 1)."""

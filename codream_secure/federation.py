@@ -72,9 +72,15 @@ class Federation:
         Raises:
             DataError: data are missing, broken, or too few for the partition.
             ModelError: an architecture is unknown or cannot take the images.
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or faults would leave clients behind.
         """
         data = config.data
+        sums = make_protocol(config.protocol.protection)
+        if sums.opened_by == "clients" and config.faults.setup:
+            raise ConfigError(
+                f"faults.setup is {config.faults.setup}: under {sums.name!r} a client that misses the set-up has no "
+                "key and cannot follow the others; set it to 0, or choose a protection whose server opens sums"
+            )
         source = source or load_source(data.source, root=data.root, download=data.download)
         device = resolve_device(config.run.device)
         remaining, held_out = hold_out(source.train.labels, data.validation_samples, seed=config.run.seed)
@@ -96,7 +102,7 @@ class Federation:
             config=config,
             clients=[],
             channel=Channel(
-                make_protocol(config.protocol.protection),
+                sums,
                 data.clients,
                 terms=make_terms(config),
                 network=FaultyNetwork(config.run.seed, FaultRates(**config.faults.model_dump())),

@@ -30,7 +30,7 @@ class Ledger:
         self._counts["down"][client, phase] += count
 
     def add_cpu(self, party: int, phase: str, seconds: float) -> None:
-        """Count CPU seconds of a client, or of the server, in ``phase``."""
+        """Count CPU seconds of a client, of the server or of a key authority in ``phase``."""
         self._counts["cpu"][party, phase] += seconds
 
     def add_encoded(self, client: int, phase: str, *, values: int, clipped: int) -> None:
@@ -50,7 +50,7 @@ class Ledger:
         return sum(up for up, _ in table), sum(down for _, down in table)
 
     def cpu_by_phase(self, party: int) -> dict[str, float]:
-        """Phase to CPU seconds for one client or the server."""
+        """Phase to CPU seconds for one client, the server or a key authority."""
         return {phase: seconds for (owner, phase), seconds in self._counts["cpu"].items() if owner == party}
 
     def clipped_fraction(self) -> float:

@@ -12,7 +12,7 @@ MAX_IMAGES = 2**20
 def make_terms(config: Config) -> Terms:
     """The terms of every round of a run.
 
-    Values of 32 bits carry 31 bits less the logarithm of the number of clients. Sums weighted by numbers of images
+    Values of 32 bits carry 31 bits less the logarithm of the number of clients, or as few as ``[protocol.bits]`` says. Sums weighted by numbers of images
     need more room, so they travel in 64 bits.
 
     Raises:
@@ -20,21 +20,23 @@ def make_terms(config: Config) -> Terms:
     """
     protocol, clients = config.protocol, config.data.clients
 
-    def bounded(clip: float) -> FixedPoint:
-        return FixedPoint(clip=clip, clients=clients, ring_bits=protocol.ring_bits)
+    def bounded(clip: float, bits: int | None = None) -> FixedPoint:
+        return FixedPoint(clip=clip, clients=clients, ring_bits=protocol.ring_bits, value_bits=bits)
 
-    clip = protocol.clip
+    clip, bits = protocol.clip, protocol.bits
     weights = (
         FixedPoint(clip=clip.weights, clients=clients, max_weight=MAX_IMAGES, ring_bits=64)
         if config.fedavg.weighted
-        else bounded(clip.weights)
+        else bounded(clip.weights, bits.weights)
     )
     return Terms(
         streams={
-            "dream_updates": bounded(clip.dream_updates),
-            "dreams": bounded(clip.dreams),
+            "dream_updates": bounded(clip.dream_updates, bits.dream_updates),
+            "dreams": bounded(clip.dreams, bits.dreams),
             # No probability exceeds 1, and small ones keep their logarithms.
-            "soft_labels": bounded(1.0 if config.dreaming.labels == "probabilities" else clip.soft_labels),
+            "soft_labels": bounded(
+                1.0 if config.dreaming.labels == "probabilities" else clip.soft_labels, bits.soft_labels
+            ),
             "weights": weights,
             "evaluation": bounded(clip.counts),
         },

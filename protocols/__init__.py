@@ -1,9 +1,10 @@
 """Sums of clients' vectors, each with a stated protection.
 
-This package stands alone: it knows numpy, cryptography and msgspec, and nothing of models, images or sockets. A sum is
-an encoding (:mod:`~protocols.encoding`), noise (:mod:`~protocols.noise`) and a protection, each chosen by itself. A
-protection is a pair of state machines (:mod:`~protocols.machines`) made by the protocol that :func:`make_protocol`
-gives for a name; what it protects against whom is its ``threat_model``.
+This package stands alone: it knows numpy, cryptography and msgspec (TenSEAL too, once a homomorphic sum is made), and
+nothing of models, images or sockets. A sum is an encoding (:mod:`~protocols.encoding`), noise
+(:mod:`~protocols.noise`) and a protection, each chosen by itself. A protection is a pair of state machines
+(:mod:`~protocols.machines`) made by the protocol that :func:`make_protocol` gives for a name; what it protects against
+whom is its ``threat_model``.
 
 >>> import numpy as np
 >>> from protocols import FixedPoint, Simulation, Terms, make_protocol
@@ -16,19 +17,23 @@ gives for a name; what it protects against whom is its ``threat_model``.
 >>> cohort.close()
 """
 
-from protocols.costs import SERVER, Cost, Costs
+from protocols.costs import Cost, Costs
 from protocols.driver import Dropouts, Envelope, Network, Simulation
 from protocols.encoding import EncodingReport, FixedPoint
 from protocols.errors import (
     AlreadyAnsweredError,
+    CiphertextError,
     CohortError,
     ContributionError,
     EncodingError,
     EquivocationError,
     MessageError,
+    NoiseBudgetError,
+    OpeningError,
     PeerKeyError,
     PhaseError,
     ProtocolError,
+    ReplicaError,
     RosterError,
     RoundReuseError,
     SenderError,
@@ -37,18 +42,22 @@ from protocols.errors import (
     TermsError,
     TooFewSurvivorsError,
     UnknownProtocolError,
+    VoucherError,
 )
 from protocols.keys import Identity, Roster
-from protocols.machines import Credentials, Phase, SumClient, SumProtocol, SumResult, SumServer
+from protocols.machines import Credentials, Phase, SumAuthority, SumClient, SumProtocol, SumResult, SumServer
 from protocols.noise import Noise, NoNoise
+from protocols.parties import AUTHORITY, SERVER
 from protocols.registry import available_protocols, make_protocol
 from protocols.rounds import FileRoundLog, RoundLog
 from protocols.terms import Terms
 from protocols.threat import ThreatModel
 
 __all__ = [
+    "AUTHORITY",
     "SERVER",
     "AlreadyAnsweredError",
+    "CiphertextError",
     "CohortError",
     "ContributionError",
     "Cost",
@@ -66,10 +75,13 @@ __all__ = [
     "Network",
     "NoNoise",
     "Noise",
+    "NoiseBudgetError",
+    "OpeningError",
     "PeerKeyError",
     "Phase",
     "PhaseError",
     "ProtocolError",
+    "ReplicaError",
     "Roster",
     "RosterError",
     "RoundLog",
@@ -78,6 +90,7 @@ __all__ = [
     "ShareError",
     "Simulation",
     "StepError",
+    "SumAuthority",
     "SumClient",
     "SumProtocol",
     "SumResult",
@@ -87,6 +100,7 @@ __all__ = [
     "ThreatModel",
     "TooFewSurvivorsError",
     "UnknownProtocolError",
+    "VoucherError",
     "available_protocols",
     "make_protocol",
 ]

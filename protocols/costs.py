@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-SERVER = -1
-"""Stands for the server where members are told apart by their numbers."""
+from protocols.parties import SERVER
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Costs:
 
     def mean_client(self, phase: str) -> Cost:
         """The mean over the members that appear in a phase (bytes rounded down); zeros where there are none."""
-        found = [cost for (party, at), cost in self.by_party.items() if party != SERVER and at == phase]
+        found = [cost for (party, at), cost in self.by_party.items() if party > SERVER and at == phase]
         if not found:
             return Cost()
         return Cost(

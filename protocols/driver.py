@@ -5,21 +5,41 @@ It serves simulations, tests and benchmarks. A deployment moves the same bytes b
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from protocols.costs import SERVER, Costs
+import numpy as np
+
+from protocols.costs import Costs
 from protocols.encoding import Values
-from protocols.errors import CohortError, ContributionError, PhaseError, ProtocolError, TooFewSurvivorsError
+from protocols.errors import (
+    CohortError,
+    ContributionError,
+    PhaseError,
+    ProtocolError,
+    ReplicaError,
+    TooFewSurvivorsError,
+)
 from protocols.keys import Identity, Roster
-from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
+from protocols.machines import (
+    Credentials,
+    Outbox,
+    Phase,
+    SumAuthority,
+    SumClient,
+    SumProtocol,
+    SumResult,
+    SumServer,
+)
+from protocols.parties import AUTHORITY, SERVER
 from protocols.rounds import RoundLog
 from protocols.terms import ROUND_ID_BYTES, Terms, check_cohort
 
 
 class Envelope(NamedTuple):
-    """Bytes on their way; ``SERVER`` (-1) is the server."""
+    """Bytes on their way; ``SERVER`` (-1) is the server, ``AUTHORITY`` (-2) the key authority."""
 
     sender: int
     recipient: int
@@ -77,6 +97,7 @@ class Simulation:
         rejections: messages that were refused, in order. Refused messages do not stop the simulation.
         clients: the present round's machines.
         server: likewise.
+        authority: likewise, for protocols that have one.
         steps_left: sums that the present round's set-up still allows.
     """
 
@@ -91,6 +112,7 @@ class Simulation:
         self.rejections: list[Rejection] = []
         self.clients: dict[int, SumClient] = {}
         self.server: SumServer | None = None
+        self.authority: SumAuthority | None = None
         self.steps_left = 0
         self._roster: Roster | None = None
         self._credentials: dict[int, Credentials] = {}
@@ -100,11 +122,15 @@ class Simulation:
     def _introduce(self) -> None:
         """Identities and a roster, as a deployment would hand them out once."""
         identities = {member: Identity.generate() for member in self._members}
-        roster = Roster({member: identity.public_key for member, identity in identities.items()})
-        self._roster = roster
+        keys = {member: identity.public_key for member, identity in identities.items()}
+        if self._protocol.has_authority:
+            identities[AUTHORITY] = Identity.generate()
+            self._roster = Roster(keys, authority=identities[AUTHORITY].public_key)
+        else:
+            self._roster = Roster(keys)
         self._credentials = {
-            member: Credentials(identity=identity, roster=roster, rounds=RoundLog())
-            for member, identity in identities.items()
+            party: Credentials(identity=identity, roster=self._roster, rounds=RoundLog())
+            for party, identity in identities.items()
         }
 
     def open(self) -> None:
@@ -121,6 +147,8 @@ class Simulation:
         self.server = self._protocol.server(
             self._members, terms=self._terms, round_id=os.urandom(ROUND_ID_BYTES), roster=self._roster
         )
+        if self._protocol.has_authority:
+            self.authority = self._protocol.authority(terms=self._terms, credentials=self._credentials[AUTHORITY])
         with self.costs.timed(SERVER, "setup"):
             outbox = self.server.open()
         self._run(outbox, "setup")
@@ -133,6 +161,7 @@ class Simulation:
         stream: str,
         weights: Mapping[int, int] | None = None,
         context: bytes = b"",
+        shared: Mapping[int, bytes] | None = None,
         exactly: Iterable[int] | None = None,
     ) -> SumResult:
         """One step. Members without a vector do not contribute.
@@ -142,6 +171,7 @@ class Simulation:
             stream: of the terms.
             weights: member to integer, where the stream has weights.
             context: what the vectors answer; see :meth:`~protocols.machines.SumClient.contribute`.
+            shared: member to what only clients know of what the vectors answer; likewise.
             exactly: as for :meth:`~protocols.machines.SumServer.request`; if not all of them completed the set-up, too
                 few are left, and the next step needs a new round.
 
@@ -168,7 +198,7 @@ class Simulation:
         self.steps_left -= 1
         self._deliver(outbox, "step")
         try:
-            answers = self._contributions(vectors, stream, weights or {}, context)
+            answers = self._contributions(vectors, stream, weights or {}, context, shared or {})
         except ProtocolError:
             # Nothing has reached the server yet, so the step is given up on every side.
             self._deliver(server.advance(), "step")
@@ -177,10 +207,39 @@ class Simulation:
         with self.costs.timed(SERVER, "step"):
             outbox = server.advance()
         self._run(outbox, "step")
-        return server.result()
+        return server.result() if self._protocol.opened_by == "server" else self._opened()
+
+    def results(self) -> dict[int, SumResult]:
+        """The latest sum as each client has opened it, where clients open sums; those that could not are missing."""
+        found = {}
+        for member, client in self.clients.items():
+            with contextlib.suppress(PhaseError):
+                found[member] = client.result()
+        return found
+
+    def _opened(self) -> SumResult:
+        """The sum that all clients have opened.
+
+        Raises:
+            ReplicaError: they have opened different ones.
+            ProtocolError: none could; the error that the first met with.
+        """
+        found = list(self.results().values())
+        if not found:
+            raise next(
+                rejection.error for rejection in reversed(self.rejections) if rejection.envelope.recipient != SERVER
+            )
+        if any(not np.array_equal(found[0].ring, other.ring) for other in found[1:]):
+            raise ReplicaError("clients opened different sums of the same step")
+        return found[0]
 
     def _contributions(
-        self, vectors: Mapping[int, Values], stream: str, weights: Mapping[int, int], context: bytes
+        self,
+        vectors: Mapping[int, Values],
+        stream: str,
+        weights: Mapping[int, int],
+        context: bytes,
+        shared: Mapping[int, bytes],
     ) -> list[Envelope]:
         """The members' answers to the present request."""
         answers = []
@@ -188,7 +247,11 @@ class Simulation:
             try:
                 with self.costs.timed(member, "step"):
                     message = self.clients[member].contribute(
-                        vector, stream=stream, weight=weights.get(member), context=context
+                        vector,
+                        stream=stream,
+                        weight=weights.get(member),
+                        context=context,
+                        shared=shared.get(member, b""),
                     )
             except PhaseError as error:
                 # It never got the request, or is no longer part of the round.
@@ -210,7 +273,9 @@ class Simulation:
             client.close()
         if self.server is not None:
             self.server.close()
-        self.clients, self.server, self.steps_left = {}, None, 0
+        if self.authority is not None:
+            self.authority.close()
+        self.clients, self.server, self.authority, self.steps_left = {}, None, None, 0
 
     def _run(self, outbox: Outbox, phase: str) -> None:
         """Deliver, collect and advance until the server is READY again; then raise what made it fail, if anything."""
@@ -232,13 +297,19 @@ class Simulation:
             self.costs.moved(SERVER, envelope.recipient, phase, len(envelope.message))
             try:
                 with self.costs.timed(envelope.recipient, phase):
-                    answer = self.clients[envelope.recipient].receive(envelope.message)
+                    answer = self._machine(envelope.recipient).receive(envelope.message)
             except ProtocolError as error:
                 self.rejections.append(Rejection(envelope, error))
                 continue
             if answer is not None:
                 answers.append(Envelope(envelope.recipient, SERVER, answer))
         return answers
+
+    def _machine(self, party: int) -> SumClient | SumAuthority:
+        if party != AUTHORITY:
+            return self.clients[party]
+        assert self.authority is not None
+        return self.authority
 
     def _collect(self, answers: list[Envelope], phase: str) -> None:
         """Hand the members' messages to the server."""

@@ -81,3 +81,23 @@ class RoundReuseError(ProtocolError):
 
 class TooFewSurvivorsError(ProtocolError):
     """Fewer members are left than a sum needs: it is not opened."""
+
+
+class CiphertextError(ProtocolError):
+    """Bytes that are no ciphertext under the parameters of the terms."""
+
+
+class NoiseBudgetError(ProtocolError):
+    """A sum of ciphertexts whose errors cannot be rounded off, or that is encrypted under another key."""
+
+
+class VoucherError(ProtocolError):
+    """A contribution's voucher is forged, answers another request, or does not vouch for the sum it came with."""
+
+
+class ReplicaError(ProtocolError):
+    """Clients that should hold the same state do not."""
+
+
+class OpeningError(ProtocolError):
+    """The key authority did not open a sum."""

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocols.errors import PeerKeyError, RosterError
 from protocols.graph import Topology
+from protocols.parties import AUTHORITY
 from protocols.terms import check_cohort
 
 KEY_BYTES = 32
@@ -121,25 +122,28 @@ class Roster:
 
     Args:
         public_keys: member number to 32-byte Ed25519 public key.
+        authority: the key authority's, for protocols that have one.
 
     Raises:
         RosterError: a key is malformed or listed twice.
         CohortError: a number is out of range.
     """
 
-    def __init__(self, public_keys: Mapping[int, bytes]) -> None:
+    def __init__(self, public_keys: Mapping[int, bytes], *, authority: bytes | None = None) -> None:
         self._keys: dict[int, Ed25519PublicKey] = {}
         members = check_cohort(sorted(public_keys))
-        if len({bytes(key) for key in public_keys.values()}) != len(members):
+        listed = dict(public_keys) if authority is None else {**public_keys, AUTHORITY: authority}
+        if len({bytes(key) for key in listed.values()}) != len(listed):
             raise RosterError("two members have the same public key")
+        self._size = len(members)
         digest = hashlib.sha256(_ROSTER)
-        for member in members:
-            key = public_keys[member]
+        for member in [*members, *(listed.keys() - members)]:
+            key = listed[member]
             try:
                 self._keys[member] = Ed25519PublicKey.from_public_bytes(key)
             except ValueError:
-                raise RosterError(f"the public key of member {member} is not an Ed25519 public key") from None
-            digest.update(_number(member) + key)
+                raise RosterError(f"the public key of {party(member)} is not an Ed25519 public key") from None
+            digest.update(_party(member) + key)
         self.digest = digest.digest()
         """SHA-256 over all members and keys: equal for equal rosters only."""
 
@@ -147,25 +151,25 @@ class Roster:
         return member in self._keys
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._size
 
     def holds(self, member: int, public_key: bytes) -> bool:
         """Whether this key is the member's."""
         return member in self._keys and self._keys[member].public_bytes_raw() == public_key
 
     def verify(self, member: int, signature: bytes, message: bytes) -> None:
-        """Return if the signature is the member's.
+        """Return if the signature is the member's (or the authority's).
 
         Raises:
             PeerKeyError: it is not.
             RosterError: there is no such member.
         """
         if member not in self._keys:
-            raise RosterError(f"member {member} is not on the roster")
+            raise RosterError(f"{party(member)} is not on the roster")
         try:
             self._keys[member].verify(signature, message)
         except InvalidSignature:
-            raise PeerKeyError(f"the signature in member {member}'s name is not member {member}'s") from None
+            raise PeerKeyError(f"the signature in {party(member)}'s name is not {party(member)}'s") from None
 
 
 def session_digest(round_id: bytes, *, roster: bytes, terms: bytes, cohort: Sequence[int], topology: Topology) -> bytes:
@@ -243,9 +247,9 @@ class RoundKey:
         try:
             exchanged = self._key.exchange(X25519PublicKey.from_public_bytes(peer_key))
         except ValueError:
-            raise PeerKeyError(f"the key of member {peer} is degenerate") from None
+            raise PeerKeyError(f"the key of {party(peer)} is degenerate") from None
         ends = sorted(((me, self.public_key), (peer, peer_key)))
-        info = _PAIR + b"".join(_number(member) + key for member, key in ends)
+        info = _PAIR + b"".join(_party(member) + key for member, key in ends)
         material = HKDF(algorithm=hashes.SHA256(), length=3 * KEY_BYTES, salt=session, info=info).derive(exchanged)
         masks, upward, downward = (Secret(material[start : start + KEY_BYTES]) for start in range(0, 96, KEY_BYTES))
         return PairSecrets(masks, upward, downward) if me < peer else PairSecrets(masks, downward, upward)
@@ -277,6 +281,16 @@ class PairSecrets:
         """Wipe all three."""
         for secret in (self.masks, self.outgoing, self.incoming):
             secret.wipe()
+
+
+def party(number: int) -> str:
+    """Who that is, for messages."""
+    return "the key authority" if number == AUTHORITY else f"member {number}"
+
+
+def _party(number: int) -> bytes:
+    """A member's number, or longer than any of them."""
+    return b"authority" if number == AUTHORITY else _number(number)
 
 
 def _number(value: int) -> bytes:

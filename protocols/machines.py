@@ -7,7 +7,7 @@ and decides how long to wait. A round goes like this, with every arrow a message
     server.advance() -> the next messages, and so on until server.phase is READY: the set-up, once per round
     server.request(stream, values) -> messages; clients receive them and client.contribute(values) -> answer
     server.advance() -> the next messages, until server.phase is READY again: one step, as often as wanted
-    server.result() -> the sum
+    server.result(), or every client.result() -> the sum; ``SumProtocol.opened_by`` says which
     server.close(), client.close()
 
 ``advance`` ends the wait: whoever has not answered by then has dropped out of that phase. A member that drops out of
@@ -23,20 +23,20 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from protocols.encoding import EncodingReport, Ring, Values
-from protocols.errors import ProtocolError
+from protocols.errors import PhaseError, ProtocolError, RosterError
 from protocols.keys import Identity, Roster
 from protocols.rounds import RoundLog
 from protocols.terms import Terms
 from protocols.threat import ThreatModel
 
 Outbox = dict[int, bytes]
-"""Messages to send, by the member they are for."""
+"""Messages to send, by the member they are for; ``AUTHORITY`` (-2) stands for the key authority."""
 
 
 class Phase(enum.Enum):
@@ -119,7 +119,15 @@ class SumClient(ABC):
         """
 
     @abstractmethod
-    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
+    def contribute(
+        self,
+        values: Values,
+        *,
+        stream: str,
+        weight: int | None = None,
+        context: bytes = b"",
+        shared: bytes = b"",
+    ) -> bytes:
         """Answer the latest request with this client's vector.
 
         Args:
@@ -129,11 +137,21 @@ class SumClient(ABC):
             context: what the vector is an answer to, as this client was shown it, or a digest of it. Where values are
                 masked, masks cancel only among contributors with the same context, so a server that shows one client
                 something else learns nothing of it. Must equal what the server gave to :meth:`SumServer.request`.
+            shared: where clients open sums, what only they know of what the vector answers, such as what they computed
+                from earlier sums; equal at all of them, or they find out. The server learns nothing of it.
 
         Raises:
             ContributionError: the vector cannot be encoded, or has another length than was asked for.
             PhaseError: nothing was asked for, or another stream or context.
         """
+
+    def result(self) -> SumResult:
+        """The sum of the latest step, where clients open sums.
+
+        Raises:
+            PhaseError: there is none yet, or it is the server that opens them.
+        """
+        raise PhaseError("the server opens this protocol's sums")
 
     @abstractmethod
     def close(self) -> None:
@@ -209,7 +227,7 @@ class SumServer(ABC):
 
         Raises:
             TooFewSurvivorsError: it failed for that reason; other errors of :attr:`failure` likewise.
-            PhaseError: there is none yet.
+            PhaseError: there is none yet, or it is the clients that open sums.
         """
 
     @abstractmethod
@@ -225,12 +243,46 @@ class SumServer(ABC):
         """
 
 
+class SumAuthority(ABC):
+    """A key authority's part of one round: apart from server and clients, it sees sums and opens them.
+
+    It refuses as clients do: a message that is refused raises and changes nothing.
+    """
+
+    @abstractmethod
+    def receive(self, message: bytes) -> bytes | None:
+        """Take one message from the server; the answer to it, where there is one.
+
+        Raises:
+            ProtocolError: the message is refused; subclasses say why.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the round here, and wipe its secrets."""
+
+    @abstractmethod
+    def snapshot(self, key: bytes) -> bytes:
+        """The state between two steps, encrypted and authenticated under a 32-byte key of the caller's.
+
+        Raises:
+            PhaseError: the set-up is not finished.
+            MessageError: the key has not 32 bytes.
+        """
+
+
 class SumProtocol(ABC):
-    """A way to protect sums: makes the two machines and states its threat model."""
+    """A way to protect sums: makes the machines and states its threat model."""
 
     name: ClassVar[str]
     threat_model: ClassVar[ThreatModel]
     needs_credentials: ClassVar[bool]
+    carries_noise: ClassVar[bool] = True
+    """Whether ``terms.noise`` may be other than none."""
+    has_authority: ClassVar[bool] = False
+    """Whether a key authority takes part."""
+    opened_by: ClassVar[Literal["server", "clients"]] = "server"
+    """Who learns the sums: the server, or every client and not the server."""
 
     @abstractmethod
     def client(self, member: int, *, terms: Terms, credentials: Credentials | None = None) -> SumClient:
@@ -259,3 +311,36 @@ class SumProtocol(ABC):
         Raises:
             MessageError: other terms, or damage.
         """
+
+    def authority(self, *, terms: Terms, credentials: Credentials | None = None) -> SumAuthority:
+        """The key authority's machine for one round.
+
+        Raises:
+            PhaseError: this protocol has none.
+        """
+        raise PhaseError(f"{self.name} sums have no key authority")
+
+    def restore_authority(
+        self, snapshot: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumAuthority:
+        """An authority from :meth:`SumAuthority.snapshot`, under the same terms and credentials.
+
+        Raises:
+            MessageError: another key, other terms, or damage.
+            PhaseError: this protocol has none.
+        """
+        raise PhaseError(f"{self.name} sums have no key authority")
+
+
+_T = TypeVar("_T")
+
+
+def required(value: _T | None, name: str) -> _T:
+    """The value, where a protocol cannot do without.
+
+    Raises:
+        RosterError: it is None.
+    """
+    if value is None:
+        raise RosterError(f"{name} is None: this protocol tells members apart by their keys")
+    return value

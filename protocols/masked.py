@@ -29,11 +29,10 @@ at 32 bytes a step and neighbour, once per round.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from protocols.errors import RosterError
 from protocols.keys import Roster
-from protocols.machines import Credentials, SumClient, SumProtocol, SumServer
+from protocols.machines import Credentials, SumClient, SumProtocol, SumServer, required
 from protocols.masked_client import MaskedClient
 from protocols.masked_server import MaskedServer
 from protocols.terms import Terms
@@ -76,26 +75,17 @@ class MaskedSum(SumProtocol):
     )
 
     def client(self, member: int, *, terms: Terms, credentials: Credentials | None = None) -> SumClient:
-        return MaskedClient(member, terms=terms, credentials=_required(credentials, "credentials"))
+        return MaskedClient(member, terms=terms, credentials=required(credentials, "credentials"))
 
     def server(
         self, cohort: Sequence[int], *, terms: Terms, round_id: bytes, roster: Roster | None = None
     ) -> SumServer:
-        return MaskedServer(cohort, terms=terms, round_id=round_id, roster=_required(roster, "roster"))
+        return MaskedServer(cohort, terms=terms, round_id=round_id, roster=required(roster, "roster"))
 
     def restore_client(
         self, snapshot: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
     ) -> SumClient:
-        return MaskedClient.restore(snapshot, key, terms=terms, credentials=_required(credentials, "credentials"))
+        return MaskedClient.restore(snapshot, key, terms=terms, credentials=required(credentials, "credentials"))
 
     def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:
-        return MaskedServer.restore(snapshot, terms=terms, roster=_required(roster, "roster"))
-
-
-_T = TypeVar("_T")
-
-
-def _required(value: _T | None, name: str) -> _T:
-    if value is None:
-        raise RosterError(f"{name} is None: masked sums tell members apart by their keys")
-    return value
+        return MaskedServer.restore(snapshot, terms=terms, roster=required(roster, "roster"))

@@ -19,7 +19,6 @@ from protocols.errors import (
     RosterError,
     ShareError,
     StepError,
-    TermsError,
 )
 from protocols.graph import Topology, neighbours_of
 from protocols.holdings import Holdings
@@ -28,7 +27,7 @@ from protocols.machines import Credentials, SumClient
 from protocols.masks import apply_masks
 from protocols.openings import StepSecrets, parcel_bytes, parcel_context, points_of, self_secret
 from protocols.shares import seal, unseal
-from protocols.steps import ClientSteps, check_offer, contribution, too_few
+from protocols.steps import ClientSteps, check_offer, check_roster, contribution, nothing_shared, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 
 _SMALL_FRAME = 256
@@ -124,14 +123,7 @@ class MaskedClient(SumClient):
 
     def _take_offer(self, offer: wire.Offer) -> bytes:
         cohort = check_offer(offer, self._member, self._terms, self.protocol)
-        if self._terms.active and self._terms.min_cohort is None and len(cohort) < len(self._credentials.roster):
-            raise TermsError(
-                f"the cohort has {len(cohort)} of {len(self._credentials.roster)} members on the roster: an active "
-                "server that chooses the cohort chooses its share of colluders; set min_cohort if that is intended"
-            )
-        for member in cohort:
-            if member not in self._credentials.roster:
-                raise RosterError(f"member {member} of the offered cohort is not on the roster")
+        check_roster(cohort, self._terms, self._credentials.roster)
         topology = self._terms.topology(len(cohort))
         self._credentials.rounds.claim(offer.round_id)
         self._enter(offer.round_id, cohort, topology)
@@ -224,7 +216,16 @@ class MaskedClient(SumClient):
 
     # Steps
 
-    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
+    def contribute(
+        self,
+        values: Values,
+        *,
+        stream: str,
+        weight: int | None = None,
+        context: bytes = b"",
+        shared: bytes = b"",
+    ) -> bytes:
+        nothing_shared(shared)
         if self._state is not _State.READY:
             raise PhaseError("the set-up of this round is not finished, or the round is closed")
         request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight, context=context)

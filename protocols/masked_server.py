@@ -14,7 +14,7 @@ from protocols.keys import Roster, advertisement, ballot, session_digest
 from protocols.machines import Outbox, Phase, SumResult, SumServer
 from protocols.openings import COMMITMENT_BYTES, backup_bytes, parcel_bytes
 from protocols.shares import SHARE_BYTES
-from protocols.steps import Collection, check_sender, finished, too_few
+from protocols.steps import RingCollection, check_sender, finished, too_few
 from protocols.terms import Terms, check_cohort
 from protocols.unmasking import Unmasker, Wiring
 
@@ -48,7 +48,7 @@ class MaskedServer(SumServer):
         self._shares: dict[int, wire.Shares] = {}
         self._unmasker: Unmasker | None = None
         self._next_step = 0
-        self._collection: Collection | None = None
+        self._collection: RingCollection | None = None
         self._votes: dict[int, bytes] = {}
         self._openings: dict[int, bytes] = {}
         self._result: SumResult | None = None
@@ -81,7 +81,7 @@ class MaskedServer(SumServer):
         return frozenset(self._votes if self._terms.active else self._step.contributors)
 
     @property
-    def _step(self) -> Collection:
+    def _step(self) -> RingCollection:
         if self._collection is None:
             raise PhaseError("no step is going on")
         return self._collection
@@ -213,7 +213,7 @@ class MaskedServer(SumServer):
     ) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
-        self._collection = Collection(
+        self._collection = RingCollection(
             self._terms,
             self._next_step,
             stream,

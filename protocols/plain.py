@@ -12,7 +12,7 @@ from protocols.encoding import Values
 from protocols.errors import PhaseError, StepError
 from protocols.keys import Roster
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
-from protocols.steps import ClientSteps, Collection, check_offer, contribution, finished, too_few
+from protocols.steps import ClientSteps, RingCollection, check_offer, contribution, finished, nothing_shared, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 from protocols.threat import ThreatModel
 
@@ -103,7 +103,16 @@ class PlainClient(SumClient):
             self._steps.accept(decoded)
         return None
 
-    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
+    def contribute(
+        self,
+        values: Values,
+        *,
+        stream: str,
+        weight: int | None = None,
+        context: bytes = b"",
+        shared: bytes = b"",
+    ) -> bytes:
+        nothing_shared(shared)
         if self._closed or self._round_id is None:
             raise PhaseError("no round is going on")
         request, (ring, self.report) = self._steps.encode(values, stream=stream, weight=weight, context=context)
@@ -134,7 +143,7 @@ class PlainServer(SumServer):
         self._round_id = round_id
         self._needed = terms.survivors(len(self._cohort))
         self._next_step = 0
-        self._collection: Collection | None = None
+        self._collection: RingCollection | None = None
         self._result: SumResult | None = None
 
     @property
@@ -155,7 +164,7 @@ class PlainServer(SumServer):
     ) -> Outbox:
         if self.phase is not Phase.READY:
             raise PhaseError(f"a step cannot begin while the server waits for {self.phase.value}")
-        self._collection = Collection(
+        self._collection = RingCollection(
             self._terms,
             self._next_step,
             stream,

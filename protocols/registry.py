@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 
 from protocols.errors import UnknownProtocolError
+from protocols.homomorphic.sums import BfvAuthoritySum, BfvSum, CkksAuthoritySum, CkksSum
 from protocols.machines import SumProtocol
 from protocols.masked import MaskedSum
 from protocols.plain import PlainSum
 
-_PROTOCOLS: dict[str, type[SumProtocol]] = {protocol.name: protocol for protocol in (PlainSum, MaskedSum)}
+_PROTOCOLS: dict[str, type[SumProtocol]] = {
+    protocol.name: protocol for protocol in (PlainSum, MaskedSum, BfvSum, CkksSum, BfvAuthoritySum, CkksAuthoritySum)
+}
 
 
 def available_protocols() -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -12,15 +13,16 @@ from protocols.errors import (
     ContributionError,
     MessageError,
     PhaseError,
+    RosterError,
     SenderError,
     StepError,
     TermsError,
     TooFewSurvivorsError,
 )
-from protocols.keys import context_digest, request_context
+from protocols.keys import Roster, context_digest, request_context
 from protocols.machines import SumResult
 from protocols.terms import Terms, check_cohort
-from protocols.wire import Contribution, Offer, StepRequest, encode
+from protocols.wire import Ciphertexts, Contribution, Offer, StepRequest, encode
 
 
 def check_offer(offer: Offer, member: int, terms: Terms, protocol: str) -> tuple[int, ...]:
@@ -37,6 +39,23 @@ def check_offer(offer: Offer, member: int, terms: Terms, protocol: str) -> tuple
         raise CohortError(f"member {member} is not in the cohort that it was offered")
     terms.survivors(len(cohort))
     return cohort
+
+
+def check_roster(cohort: Sequence[int], terms: Terms, roster: Roster) -> None:
+    """Return if a member whose server chooses this cohort may take part in it.
+
+    Raises:
+        TermsError: facing an active server, the cohort is not the whole roster and the terms do not allow less.
+        RosterError: somebody is not on the roster.
+    """
+    if terms.active and terms.min_cohort is None and len(cohort) < len(roster):
+        raise TermsError(
+            f"the cohort has {len(cohort)} of {len(roster)} members on the roster: an active server that chooses the "
+            "cohort chooses its share of colluders; set min_cohort if that is intended"
+        )
+    for member in cohort:
+        if member not in roster:
+            raise RosterError(f"member {member} of the offered cohort is not on the roster")
 
 
 class ClientSteps:
@@ -94,7 +113,7 @@ class ClientSteps:
 
 
 class Collection:
-    """A server's side of one step: asks for contributions, and adds them up as they arrive.
+    """A server's side of one step: asks for contributions, and knows who has given one.
 
     Args:
         terms: of the round.
@@ -138,13 +157,32 @@ class Collection:
         """How many must contribute."""
         if self.needed < survivors:
             raise CohortError(f"exactly names {self.needed} members: no sum of fewer than {survivors} is opened")
-        self.total: Ring = np.zeros(self.encoding.length(values), dtype=self.encoding.dtype)
         self.contributors: set[int] = set()
 
     def ask(self, round_id: bytes) -> dict[int, bytes]:
         """The request, by the member it is for."""
         request = encode(StepRequest(round_id, self.step, self.stream, self.values, self.context))
         return dict.fromkeys(sorted(self.members), request)
+
+    def check(self, sender: int, message: Contribution | Ciphertexts) -> None:
+        """Return if this member's contribution is expected.
+
+        Raises:
+            SenderError: a stranger, somebody else's name, or a second contribution.
+            StepError: of another step.
+        """
+        check_sender(sender, message.member, self.members - self.contributors)
+        if message.step != self.step:
+            raise StepError(f"member {sender} contributed to step {message.step}, this is step {self.step}")
+
+
+class RingCollection(Collection):
+    """A collection of vectors in the ring, added up as they arrive; see :class:`Collection`."""
+
+    @cached_property
+    def total(self) -> Ring:
+        """The sum so far."""
+        return np.zeros(self.encoding.length(self.values), dtype=self.encoding.dtype)
 
     @property
     def frame_limit(self) -> int:
@@ -159,9 +197,7 @@ class Collection:
             StepError: of another step.
             MessageError: of another length.
         """
-        check_sender(sender, message.member, self.members - self.contributors)
-        if message.step != self.step:
-            raise StepError(f"member {sender} contributed to step {message.step}, this is step {self.step}")
+        self.check(sender, message)
         if message.ring.nbytes != self.total.nbytes:
             raise MessageError(
                 f"member {sender} contributed {message.ring.nbytes} bytes, where {self.total.nbytes} are expected"
@@ -191,6 +227,16 @@ def check_sender(sender: int, named: int, expected: Iterable[int]) -> None:
         raise SenderError(f"a message from {sender}, who is not expected to answer now (or has done so already)")
     if sender != named:
         raise SenderError(f"a message from {sender} speaks for {named}")
+
+
+def nothing_shared(shared: bytes) -> None:
+    """Return if nothing is given that only clients know.
+
+    Raises:
+        ContributionError: something is, where the server opens sums and so knows what clients know of them.
+    """
+    if shared:
+        raise ContributionError("shared is given, but it is the server that opens this protocol's sums: use context")
 
 
 def contribution(round_id: bytes, member: int, step: int, ring: Ring) -> bytes:

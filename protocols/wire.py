@@ -30,6 +30,9 @@ Step = Annotated[int, msgspec.Meta(ge=0, lt=MAX_STEPS)]
 Stream = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+SEALED_BYTES = 76
+MAX_KEYS = 64
+Sealed = Annotated[bytes, msgspec.Meta(min_length=SEALED_BYTES, max_length=SEALED_BYTES)]
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -155,6 +158,70 @@ class Abort(Message, frozen=True, tag=12):
     needed: Annotated[int, msgspec.Meta(ge=0, le=MAX_COHORT)]
 
 
+class SealedKeys(Message, frozen=True, tag=13):
+    """Client to server: the secret from which keys of homomorphic sums come, encrypted for each other member."""
+
+    member: Member
+    parcels: Parcels
+
+
+class Grant(Message, frozen=True, tag=14):
+    """Key authority to server: its X25519 key for this round, signed, its encryption keys, and a parcel a member."""
+
+    public_key: Bytes32
+    signature: Signature
+    encryption_keys: Annotated[list[bytes], msgspec.Meta(max_length=MAX_KEYS)]
+    parcels: Parcels
+
+
+class Welcome(Message, frozen=True, tag=15):
+    """Server to client: who takes part, and what the key authority granted this client."""
+
+    members: Members
+    public_key: Bytes32
+    signature: Signature
+    encryption_keys: Annotated[list[bytes], msgspec.Meta(max_length=MAX_KEYS)]
+    sealed: bytes
+
+
+class Ciphertexts(Message, frozen=True, tag=16):
+    """Client to server: its encrypted vector, with a sealed tag of it and a signature under both."""
+
+    member: Member
+    step: Step
+    sealed: Sealed
+    signature: Signature
+    body: memoryview
+
+
+class Voucher(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """One contribution within :class:`Total`, without its ciphertexts."""
+
+    member: Member
+    digest: Bytes32
+    sealed: Sealed
+    signature: Signature
+
+
+class Total(Message, frozen=True, tag=17):
+    """Server to key holders: what was asked for, the vouchers of those who contributed, and the sum, encrypted."""
+
+    step: Step
+    stream: Stream
+    values: Annotated[int, msgspec.Meta(ge=0, le=MAX_VALUES)]
+    context: Bytes32
+    vouchers: Annotated[list[Voucher], msgspec.Meta(max_length=MAX_COHORT)]
+    body: memoryview
+
+
+class Opened(Message, frozen=True, tag=18):
+    """Key authority to server: the sum as little-endian ring elements, signed."""
+
+    step: Step
+    signature: Signature
+    ring: memoryview
+
+
 AnyMessage = (
     Offer
     | Advertise
@@ -168,7 +235,16 @@ AnyMessage = (
     | Ballots
     | Openings
     | Abort
+    | SealedKeys
+    | Grant
+    | Welcome
+    | Ciphertexts
+    | Total
+    | Opened
 )
+
+_LONG: dict[type[Message], str] = {Contribution: "ring", Ciphertexts: "body", Total: "body", Opened: "ring"}
+"""Messages whose last field is a vector."""
 
 _M = TypeVar("_M", bound=Message)
 _DECODER = msgspec.msgpack.Decoder(AnyMessage)
@@ -177,18 +253,19 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 def encode(message: Message) -> bytes:
     """A message as one frame."""
-    parts = _long_parts(message) if isinstance(message, Contribution) else (_ENCODER.encode(message),)
+    name = _LONG.get(type(message))
+    parts = _long_parts(message, name) if name else (_ENCODER.encode(message),)
     return b"".join((bytes([VERSION]), *parts, checksum(VERSION, *parts)))
 
 
-def _long_parts(message: Contribution) -> tuple[bytes, memoryview]:
-    """The body up to the vector, and the vector itself, which is by far the most of it and so is copied only once."""
-    ring = message.ring.cast("B")
-    head = _ENCODER.encode(msgspec.structs.replace(message, ring=memoryview(b""))).removesuffix(b"\xc4\x00")
+def _long_parts(message: Message, name: str) -> tuple[bytes, memoryview]:
+    """The body up to the long last field, and that field, which is by far the most of it and is copied only once."""
+    content: memoryview = getattr(message, name).cast("B")
+    head = _ENCODER.encode(msgspec.structs.replace(message, **{name: memoryview(b"")})).removesuffix(b"\xc4\x00")
     for tag, size in ((b"\xc4", 1), (b"\xc5", 2), (b"\xc6", 4)):
-        if len(ring) < 256**size:
-            return head + tag + len(ring).to_bytes(size, "big"), ring
-    raise MessageError(f"a vector of {len(ring)} bytes does not fit into a message")
+        if len(content) < 256**size:
+            return head + tag + len(content).to_bytes(size, "big"), content
+    raise MessageError(f"a vector of {len(content)} bytes does not fit into a message")
 
 
 def checksum(version: int, *parts: bytes | memoryview) -> bytes:

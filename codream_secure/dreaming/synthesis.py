@@ -15,6 +15,7 @@ from codream_secure.dreaming.updates import (
     ServerOptimizerName,
     local_update,
 )
+from protocols import ReplicaError
 
 AfterStep = Callable[[int, torch.Tensor], None]
 
@@ -59,6 +60,9 @@ def dream_together(
 ) -> torch.Tensor:
     """Optimise dreams by the mean of the clients' updates (CoDream, section 3; DistAdam with ``optimizer="adam"``).
 
+    Where clients open the sums, the optimiser is replicated: each client moves its own copy of the dreams by the mean
+    that it has opened, all of them alike to the last bit, and the server knows nothing but the noise they began with.
+
     Args:
         start: (n, C, H, W) float32, usually standard normal noise.
         objectives: client number to its open objective.
@@ -69,7 +73,14 @@ def dream_together(
 
     Returns:
         The dreams after the last step, in memory of their own.
+
+    Raises:
+        protocols.ReplicaError: clients' copies differ.
     """
+    if channel.opened_by_clients:
+        if server_gradient is not None:
+            raise ValueError("server_gradient is given, but the server of these sums does not see the dreams")
+        return _dream_at_clients(start, objectives, channel, schedule=schedule, after_step=after_step)
     server = ServerOptimizer(start, name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
     for step in range(schedule.steps):
         (dreams,) = channel.broadcast([server.dreams], phase="dreams")
@@ -81,6 +92,36 @@ def dream_together(
         if after_step is not None:
             after_step(step + 1, server.dreams)
     return server.dreams
+
+
+def _dream_at_clients(
+    start: torch.Tensor,
+    objectives: Mapping[int, DreamObjective],
+    channel: Channel,
+    *,
+    schedule: Schedule,
+    after_step: AfterStep | None,
+) -> torch.Tensor:
+    """The replicated optimiser. Every sum compares the copies by hash; in the end they are compared themselves."""
+    (received,) = channel.broadcast([start], phase="dreams")
+    replicas = {
+        client: ServerOptimizer(received, name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
+        for client in objectives
+    }
+    for step in range(schedule.steps):
+        dreams = {client: replica.dreams.detach().clone() for client, replica in replicas.items()}
+        updates = {
+            client: [schedule.client_update(objective, dreams[client])] for client, objective in objectives.items()
+        }
+        held = {client: [copy] for client, copy in dreams.items()}
+        for client, (update,) in channel.mean_at_clients(updates, phase="dream_updates", held=held).items():
+            replicas[client].step(update)
+        if after_step is not None:
+            after_step(step + 1, next(iter(replicas.values())).dreams)
+    (first, *others) = (replica.dreams for replica in replicas.values())
+    if not all(torch.equal(first, other) for other in others):
+        raise ReplicaError("the clients' copies of the dreams differ after the last step")
+    return first
 
 
 def dream_alone(

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from codream_secure.client import Client, Rehearsal, distil
+from codream_secure.config import Config
 from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, losses
 from codream_secure.dreaming.mixing import cutmix
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
@@ -27,6 +28,7 @@ from codream_secure.federation import Federation, optimization
 from codream_secure.methods.base import Method
 from codream_secure.methods.fedavg import averaged_tensors, write_tensors
 from codream_secure.seeding import seeded
+from protocols import make_protocol
 
 
 class CoDream(Method):
@@ -34,6 +36,15 @@ class CoDream(Method):
 
     name: ClassVar[str] = "codream"
     summary: ClassVar[str] = "dreams and soft labels, no data and no weights"
+
+    @classmethod
+    def obstacle(cls, config: Config) -> str | None:
+        protection = config.protocol.protection
+        if config.model.server and make_protocol(protection).opened_by == "clients":
+            return (
+                f"has a student at the server (model.server), which under {protection!r} sees neither dreams nor labels"
+            )
+        return None
 
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)
@@ -138,8 +149,8 @@ class CoDream(Method):
         return gradient
 
     def _store(self, dreams: torch.Tensor) -> None:
-        """Have the clients label the dreams, and keep both at the server and at every client."""
-        (received,) = self.federation.channel.broadcast([dreams], phase="dreams")
+        """Have the clients label the dreams, and keep both wherever they are known."""
+        (received,) = self.federation.channel.share([dreams], phase="dreams")
         self._buffer.add(dreams, self._label(received))
 
     def _label(self, dreams: torch.Tensor) -> torch.Tensor:
@@ -153,7 +164,7 @@ class CoDream(Method):
         (mean,) = channel.mean(votes, phase="soft_labels")
         # Mean probabilities are kept as their logarithms, so that a stored label is always a vector of logits.
         labels = mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if as_probabilities else mean
-        (received,) = channel.broadcast([labels], phase="soft_labels")
+        (received,) = channel.share([labels], phase="soft_labels")
         return received
 
     def _acquire_knowledge(self, number: int) -> dict[str, float]:

@@ -32,7 +32,7 @@ class FedAvg(Method):
         return f"needs one architecture, the clients have {different}" if different > 1 else None
 
     def warm_up(self) -> None:
-        self._hand_out()
+        self._hand_out(self.federation.channel.broadcast(averaged_tensors(self._global), phase="weights"))
         self._train_and_average(self.config.local.warmup_epochs, place="warm-up", number=0)
 
     def run_round(self, number: int) -> dict[str, float]:
@@ -46,17 +46,16 @@ class FedAvg(Method):
             updates[client.number] = averaged_tensors(client.model)
         weights = {c.number: len(c.images) for c in federation.clients} if self.config.fedavg.weighted else None
         write_tensors(self._global, federation.channel.mean(updates, phase="weights", weights=weights))
-        self._hand_out()
+        self._hand_out(federation.channel.share(averaged_tensors(self._global), phase="weights"))
         return sum(losses) / len(losses)
 
-    def _hand_out(self) -> None:
-        """Give every client the global model: before the first round, and after each."""
-        received = self.federation.channel.broadcast(averaged_tensors(self._global), phase="weights")
+    def _hand_out(self, received: list[torch.Tensor]) -> None:
+        """Every client takes over the global model: before the first round, and after each."""
         for client in self.federation.clients:
             write_tensors(client.model, received)
 
     def server_model(self) -> nn.Module | None:
-        return self._global
+        return None if self.federation.channel.opened_by_clients else self._global
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "global": self._global.state_dict()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from codream_secure.config import Config
 from codream_secure.ledger import Ledger
-from protocols import SERVER
+from protocols import AUTHORITY, SERVER
 
 Row = dict[str, Any]
 
@@ -22,9 +22,10 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
         ``method``, ``seed``, ``selected_by``, ``round``, ``test_accuracy``, ``validation_accuracy``,
         ``client_test_accuracy``, ``server_test_accuracy`` (where there is a student), ``bytes_up`` and ``bytes_down``
         (mean per client, whole run), ``bytes_by_phase`` (phase to [up, down], mean per client), ``seconds``,
-        ``protocol_cpu`` (CPU seconds that the sums took: ``client``, mean, and ``server``), ``protocol_cpu_by_phase``
-        (phase to [client, server]), ``clipped_fraction`` (of all encoded values), ``retries`` (sums asked for again for
-        want of clients), ``to_target`` (see :func:`to_target`; null without a target) and ``weights_sha256``.
+        ``protocol_cpu`` (CPU seconds that the sums took: ``client``, mean, ``server``, and ``authority``, 0 where there
+        is none), ``protocol_cpu_by_phase`` (phase to [client, server, authority]), ``clipped_fraction`` (of all encoded
+        values), ``retries`` (sums asked for again for want of clients), ``to_target`` (see :func:`to_target`; null
+        without a target) and ``weights_sha256``.
     """
     chosen = select_row(rows, config.run.select)
     last = rows[-1]
@@ -51,8 +52,8 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
         "bytes_by_phase": phases,
         "seconds": last["seconds"],
         "protocol_cpu": {
-            "client": sum(client for client, _ in cpu.values()),
-            "server": sum(server for _, server in cpu.values()),
+            party: sum(seconds[place] for seconds in cpu.values())
+            for place, party in enumerate(("client", "server", "authority"))
         },
         "protocol_cpu_by_phase": {phase: list(seconds) for phase, seconds in cpu.items()},
         "clipped_fraction": ledger.clipped_fraction(),
@@ -62,13 +63,18 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
     }
 
 
-def _cpu_by_phase(ledger: Ledger, clients: int) -> dict[str, tuple[float, float]]:
-    """Phase to CPU seconds of the protection: the mean client's and the server's."""
+def _cpu_by_phase(ledger: Ledger, clients: int) -> dict[str, tuple[float, float, float]]:
+    """Phase to CPU seconds of the protection: the mean client's, the server's and the key authority's."""
     tables = [ledger.cpu_by_phase(client) for client in range(clients)]
-    server = ledger.cpu_by_phase(SERVER)
-    phases = sorted({phase for table in (server, *tables) for phase in table})
+    others = [ledger.cpu_by_phase(party) for party in (SERVER, AUTHORITY)]
+    phases = sorted({phase for table in (*others, *tables) for phase in table})
     return {
-        phase: (sum(table.get(phase, 0.0) for table in tables) / clients, server.get(phase, 0.0)) for phase in phases
+        phase: (
+            sum(table.get(phase, 0.0) for table in tables) / clients,
+            others[0].get(phase, 0.0),
+            others[1].get(phase, 0.0),
+        )
+        for phase in phases
     }
 
 

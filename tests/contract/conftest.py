@@ -6,6 +6,7 @@ twice. Nothing here knows a protocol by name.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -18,14 +19,17 @@ import numpy as np
 import pytest
 
 from protocols import (
+    AUTHORITY,
     Credentials,
     FixedPoint,
     Identity,
     Network,
     Phase,
+    PhaseError,
     Roster,
     RoundLog,
     Simulation,
+    SumAuthority,
     SumClient,
     SumProtocol,
     SumResult,
@@ -89,12 +93,35 @@ class ByHand:
     server: SumServer
     clients: dict[int, SumClient]
     round_id: bytes = field(default_factory=bytes)
+    authority: SumAuthority | None = None
+
+    def party(self, number: int) -> SumClient | SumAuthority:
+        """A member's machine, or the key authority's."""
+        if number != AUTHORITY:
+            return self.clients[number]
+        assert self.authority is not None
+        return self.authority
+
+    def result(self) -> SumResult:
+        """The latest sum, from whoever opens sums: the server, or all clients that have it, alike."""
+        if self.protocol.opened_by == "server":
+            return self.server.result()
+        with pytest.raises(PhaseError) if self.server.failure is None else contextlib.nullcontext():
+            self.server.result()
+        found = []
+        for client in self.clients.values():
+            with contextlib.suppress(PhaseError):
+                found.append(client.result())
+        if not found:
+            raise PhaseError("no client has a sum")
+        assert all(other.ring.tolist() == found[0].ring.tolist() for other in found)
+        return found[0]
 
     def settle(self, outbox: dict[int, bytes], *, silent: Sequence[int] = ()) -> None:
         """Carry messages back and forth until the server is READY or CLOSED; the silent ones get and send none."""
         while True:
             answers = {
-                member: self.clients[member].receive(message)
+                member: self.party(member).receive(message)
                 for member, message in outbox.items()
                 if member not in silent
             }
@@ -116,8 +143,9 @@ class ByHand:
         for member, vector in vectors.items():
             weight = weights[member] if weights is not None else None
             self.server.receive(member, self.clients[member].contribute(vector, stream=stream, weight=weight))
-        self.settle(self.server.advance(), silent=[member for member in self.members if member not in vectors])
-        return self.server.result()
+        absent = [member for member in self.members if member not in vectors]
+        self.settle(self.server.advance(), silent=() if self.protocol.opened_by == "clients" else absent)
+        return self.result()
 
     def step(
         self,
@@ -147,7 +175,10 @@ def by_hand(protocol: SumProtocol, make_terms: Callable[..., Terms]) -> Callable
         roster, credentials = None, dict[int, Credentials | None](dict.fromkeys(members))
         if protocol.needs_credentials:
             identities = {member: Identity.generate() for member in members}
-            roster = Roster({member: identity.public_key for member, identity in identities.items()})
+            keys = {member: identity.public_key for member, identity in identities.items()}
+            if protocol.has_authority:
+                identities[AUTHORITY] = Identity.generate()
+            roster = Roster(keys, authority=identities[AUTHORITY].public_key if protocol.has_authority else None)
             credentials = {
                 member: Credentials(identity=identity, roster=roster, rounds=log(member))
                 for member, identity in identities.items()
@@ -155,7 +186,10 @@ def by_hand(protocol: SumProtocol, make_terms: Callable[..., Terms]) -> Callable
         round_id = os.urandom(16)
         clients = {member: protocol.client(member, terms=terms, credentials=credentials[member]) for member in members}
         server = protocol.server(members, terms=terms, round_id=round_id, roster=roster)
-        cohort = ByHand(protocol, terms, list(members), credentials, roster, server, clients, round_id)
+        authority = (
+            protocol.authority(terms=terms, credentials=credentials[AUTHORITY]) if protocol.has_authority else None
+        )
+        cohort = ByHand(protocol, terms, list(members), credentials, roster, server, clients, round_id, authority)
         if opened:
             cohort.settle(server.open())
         return cohort

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from protocols import (
+    AUTHORITY,
     FileRoundLog,
     FixedPoint,
     Identity,
@@ -41,10 +42,21 @@ def restore(cohort: Any, member: int, snapshot: bytes, key: bytes = KEY) -> Any:
     return cohort.protocol.restore_client(snapshot, key, terms=cohort.terms, credentials=cohort.credentials[member])
 
 
+def restore_authority(cohort: Any, snapshot: bytes, key: bytes = KEY, **changes: Any) -> Any:
+    """The key authority likewise, unless other terms or credentials are given."""
+    return cohort.protocol.restore_authority(
+        snapshot, key, **{"terms": cohort.terms, "credentials": cohort.credentials[AUTHORITY], **changes}
+    )
+
+
 def restart(cohort: Any) -> None:
     """Every machine is saved, closed and restored."""
     snapshots = {member: client.snapshot(KEY) for member, client in cohort.clients.items()}
     server = cohort.server.snapshot()
+    if cohort.authority is not None:
+        authority = cohort.authority.snapshot(KEY)
+        cohort.authority.close()
+        cohort.authority = restore_authority(cohort, authority)
     for client in cohort.clients.values():
         client.close()
     cohort.server.close()
@@ -73,7 +85,22 @@ def test_machines_go_on_after_a_snapshot_was_taken(by_hand: ByHand) -> None:
         for client in cohort.clients.values():
             client.snapshot(KEY)
         cohort.server.snapshot()
+        if cohort.authority is not None:
+            cohort.authority.snapshot(KEY)
         assert cohort.step({0: ONES, 1: ONES}).total.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_an_authority_may_be_restored_alone(by_hand: ByHand, protocol: SumProtocol) -> None:
+    cohort = by_hand(range(4))
+    if not protocol.has_authority:
+        with pytest.raises(PhaseError, match="have no key authority"):
+            protocol.authority(terms=cohort.terms)
+        with pytest.raises(PhaseError, match="have no key authority"):
+            protocol.restore_authority(b"", KEY, terms=cohort.terms)
+        return
+    cohort.step(dict.fromkeys(range(4), ONES))
+    cohort.authority = restore_authority(cohort, cohort.authority.snapshot(KEY))
+    assert cohort.step(dict.fromkeys(range(4), ONES)).total.tolist() == [4.0, 4.0, 4.0]
 
 
 def test_a_client_may_be_restored_alone(by_hand: ByHand) -> None:
@@ -95,7 +122,8 @@ def test_a_given_up_step_does_not_come_back_with_a_snapshot(by_hand: ByHand) -> 
 
 def test_there_is_no_snapshot_before_the_set_up_during_a_step_or_after_the_end(by_hand: ByHand) -> None:
     cohort = by_hand([0, 1], opened=False)
-    for snapshot in (lambda: cohort.clients[0].snapshot(KEY), cohort.server.snapshot):
+    authority = [] if cohort.authority is None else [lambda: cohort.authority.snapshot(KEY)]
+    for snapshot in (lambda: cohort.clients[0].snapshot(KEY), cohort.server.snapshot, *authority):
         with pytest.raises(PhaseError):
             snapshot()
     cohort.settle(cohort.server.open())
@@ -106,7 +134,9 @@ def test_there_is_no_snapshot_before_the_set_up_during_a_step_or_after_the_end(b
     assert cohort.answer({0: ONES, 1: ONES}).total.tolist() == [2.0, 2.0, 2.0]
     cohort.clients[0].close()
     cohort.server.close()
-    for snapshot in (lambda: cohort.clients[0].snapshot(KEY), cohort.server.snapshot):
+    if cohort.authority is not None:
+        cohort.authority.close()
+    for snapshot in (lambda: cohort.clients[0].snapshot(KEY), cohort.server.snapshot, *authority):
         with pytest.raises(PhaseError):
             snapshot()
 
@@ -120,6 +150,12 @@ def test_another_key_opens_no_snapshot(by_hand: ByHand, key: bytes) -> None:
     if len(key) != 32:
         with pytest.raises(MessageError, match="32 are needed"):
             cohort.clients[0].snapshot(key)
+    if cohort.authority is not None:
+        with pytest.raises(MessageError):
+            restore_authority(cohort, cohort.authority.snapshot(KEY), key)
+        if len(key) != 32:
+            with pytest.raises(MessageError, match="32 are needed"):
+                cohort.authority.snapshot(key)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +178,9 @@ def test_snapshots_are_refused_under_other_terms(
         cohort.protocol.restore_client(client, KEY, terms=other, credentials=cohort.credentials[0])
     with pytest.raises(MessageError, match="other terms"):
         cohort.protocol.restore_server(server, terms=other, roster=cohort.roster)
+    if cohort.authority is not None:
+        with pytest.raises(MessageError, match="other terms"):
+            restore_authority(cohort, cohort.authority.snapshot(KEY), terms=other)
 
 
 def test_snapshots_are_refused_under_another_roster(by_hand: ByHand, protocol: SumProtocol) -> None:
@@ -151,7 +190,12 @@ def test_snapshots_are_refused_under_another_roster(by_hand: ByHand, protocol: S
     cohort = by_hand(range(3))
     client, server = cohort.clients[0].snapshot(KEY), cohort.server.snapshot()
     keys = {member: credentials.identity.public_key for member, credentials in cohort.credentials.items()}
-    other = Roster({**keys, 3: Identity.generate().public_key})
+    authority = keys.pop(AUTHORITY, None)
+    other = Roster({**keys, 3: Identity.generate().public_key}, authority=authority)
+    if cohort.authority is not None:
+        credentials = replace(cohort.credentials[AUTHORITY], roster=other)
+        with pytest.raises(RosterError, match="another roster"):
+            restore_authority(cohort, cohort.authority.snapshot(KEY), credentials=credentials)
     with pytest.raises(RosterError, match="another roster"):
         protocol.restore_server(server, terms=cohort.terms, roster=other)
     with pytest.raises(RosterError, match="another roster"):
@@ -169,6 +213,11 @@ def test_the_snapshots_of_one_protocol_are_not_those_of_another(by_hand: ByHand,
             other.restore_client(client, KEY, terms=cohort.terms, credentials=cohort.credentials[0])
         with pytest.raises(ProtocolError):
             other.restore_server(server, terms=cohort.terms, roster=cohort.roster)
+        if cohort.authority is not None:
+            with pytest.raises(ProtocolError):
+                other.restore_authority(
+                    cohort.authority.snapshot(KEY), KEY, terms=cohort.terms, credentials=cohort.credentials[AUTHORITY]
+                )
 
 
 def damaged(data: bytes) -> list[bytes]:
@@ -186,6 +235,16 @@ def test_a_damaged_client_snapshot_is_refused(by_hand: ByHand) -> None:
             restore(cohort, 0, data)
 
 
+def test_a_damaged_authority_snapshot_is_refused(by_hand: ByHand, protocol: SumProtocol) -> None:
+    if not protocol.has_authority:
+        pytest.skip("there is no key authority")
+    cohort = by_hand(range(3))
+    cohort.step(dict.fromkeys(range(3), ONES))
+    for data in damaged(cohort.authority.snapshot(KEY)):
+        with pytest.raises(MessageError, match="decrypt"):
+            restore_authority(cohort, data)
+
+
 def test_a_damaged_server_snapshot_is_refused(by_hand: ByHand) -> None:
     cohort = by_hand(range(3))
     cohort.step(dict.fromkeys(range(3), ONES))
@@ -200,6 +259,10 @@ def test_a_client_snapshot_shows_nothing(by_hand: ByHand) -> None:
     first, second = (cohort.clients[0].snapshot(KEY) for _ in range(2))
     assert cohort.round_id not in first
     assert first != second
+    if cohort.authority is not None:
+        first, second = (cohort.authority.snapshot(KEY) for _ in range(2))
+        assert cohort.round_id not in first
+        assert first != second
 
 
 def test_a_snapshot_restored_twice_puts_no_two_vectors_into_one_step(by_hand: ByHand, protocol: SumProtocol) -> None:
@@ -221,7 +284,7 @@ def test_a_snapshot_restored_twice_puts_no_two_vectors_into_one_step(by_hand: By
         cohort.server.receive(member, _contributed(cohort.clients[member], request[member], ONES))
     cohort.clients[0] = first
     cohort.settle(cohort.server.advance())
-    assert cohort.server.result().total.tolist() == [3.0, 3.0, 3.0]
+    assert cohort.result().total.tolist() == [3.0, 3.0, 3.0]
     # The clone may take part in the steps that nobody has masked yet.
     cohort.clients[0] = second
     assert cohort.step(dict.fromkeys(range(3), ONES)).total.tolist() == [3.0, 3.0, 3.0]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from protocols import FixedPoint, ProtocolError, Simulation, SumProtocol, Terms, make_protocol
+from protocols import AUTHORITY, FixedPoint, ProtocolError, Simulation, SumProtocol, Terms, make_protocol
 
 Simulate = Callable[..., Simulation]
 ExactSum = Callable[..., tuple[list[int], list[float]]]
@@ -184,13 +184,16 @@ def test_the_threat_model_says_who_learns_what(protocol: SumProtocol) -> None:
 
 
 @pytest.mark.parametrize("members", [[0, 1, 2], [7, 8]])
-def test_bytes_and_seconds_are_counted_by_phase(simulate: Simulate, drawn: Drawn, members: list[int]) -> None:
+def test_bytes_and_seconds_are_counted_by_phase(
+    simulate: Simulate, drawn: Drawn, protocol: SumProtocol, members: list[int]
+) -> None:
     cohort = simulate(members)
     before = {member: cohort.costs.of(member, "step").sent for member in members}
     for _ in range(2):
         cohort.sum(drawn(members, 100), stream="gradients")
     assert before == dict.fromkeys(members, 0)
-    for party in (-1, *members):
+    others = [*members, *([AUTHORITY] if protocol.has_authority else [])]
+    for party in (-1, *others):
         setup, step = cohort.costs.of(party, "setup"), cohort.costs.of(party, "step")
         assert setup.sent > 0 or party != -1
         assert step.sent > 0
@@ -199,6 +202,6 @@ def test_bytes_and_seconds_are_counted_by_phase(simulate: Simulate, drawn: Drawn
         assert setup.cpu_seconds > 0
     for phase in ("setup", "step"):
         server = cohort.costs.of(-1, phase)
-        assert server.sent == sum(cohort.costs.of(member, phase).received for member in members)
-        assert server.received == sum(cohort.costs.of(member, phase).sent for member in members)
+        assert server.sent == sum(cohort.costs.of(party, phase).received for party in others)
+        assert server.received == sum(cohort.costs.of(party, phase).sent for party in others)
     assert all(cohort.costs.of(member, "step").sent >= 2 * 400 for member in members)

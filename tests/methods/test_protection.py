@@ -62,7 +62,7 @@ def test_the_cost_of_protection_is_reported_by_phase() -> None:
     found = summary("protocol.protection=masked")
     by_phase = found["protocol_cpu_by_phase"]
     assert set(by_phase) == {"protocol_setup", "dream_updates", "soft_labels", "evaluation"}
-    assert all(client > 0 and server > 0 for client, server in by_phase.values())
-    assert found["protocol_cpu"]["client"] == pytest.approx(sum(client for client, _ in by_phase.values()))
+    assert all(client > 0 and server > 0 and authority == 0 for client, server, authority in by_phase.values())
+    assert found["protocol_cpu"]["client"] == pytest.approx(sum(client for client, *_ in by_phase.values()))
     assert found["clipped_fraction"] == 0
     assert found["retries"] == 0

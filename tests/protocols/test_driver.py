@@ -20,6 +20,7 @@ from protocols import (
     Identity,
     MessageError,
     Network,
+    OpeningError,
     Phase,
     PhaseError,
     ProtocolError,
@@ -128,7 +129,9 @@ def test_a_wild_network_ends_every_step_with_the_right_sum_or_a_named_error(star
                 assert len(outcome.contributors) >= 3
         assert all(isinstance(rejection.error, ProtocolError) for rejection in cohort.rejections)
         assert all(type(rejection.error) is not ProtocolError for rejection in cohort.rejections)
-    assert {type(outcome) for outcome in outcomes} <= {SumResult, TooFewSurvivorsError}
+    # A key authority may not hear of a sum, or not be heard.
+    named = {SumResult, TooFewSurvivorsError, *([OpeningError] if cohort.authority is not None else [])}
+    assert {type(outcome) for outcome in outcomes} <= named
     sums = sum(isinstance(outcome, SumResult) for outcome in outcomes)
     assert sums >= 10
     assert rate < 0.05 or sums < len(outcomes)
@@ -405,7 +408,7 @@ def test_a_damaged_message_costs_what_arrived_of_it(start: Start) -> None:
     assert 0 not in cohort.sum(VECTORS, stream="gradients").contributors
     sent = cohort.costs.of(0, "step").sent
     assert sent > 2000
-    assert plain.costs.of(0, "step").sent < 1000
+    assert plain.costs.of(0, "step").sent < sent - 1000
 
 
 @pytest.mark.parametrize("members", [[1, 0], [0, 0], [-1, 0]])

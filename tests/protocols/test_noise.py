@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protocols import FixedPoint, Noise, NoNoise, Simulation, Terms, available_protocols, make_protocol
+from protocols import FixedPoint, Noise, NoNoise, Simulation, Terms, TermsError, available_protocols, make_protocol
 from protocols.encoding import Ring
 
 
@@ -34,7 +34,21 @@ def test_no_noise_hands_the_vector_back() -> None:
     assert ring.tolist() == [0, 1, 2**32 - 1]
 
 
+CARRYING = [name for name in available_protocols() if make_protocol(name).carries_noise]
+
+
 @pytest.mark.parametrize("name", available_protocols())
+def test_noise_that_cannot_be_carried_is_refused_with_the_reason(name: str) -> None:
+    terms = Terms(streams={"gradients": FixedPoint(clip=1.0, clients=3, value_bits=12)}, steps=1, noise=Three())
+    cohort = Simulation(make_protocol(name), range(3), terms=terms)
+    if name in CARRYING:
+        cohort.open()
+        return
+    with pytest.raises(TermsError, match="three noise: integer noise is accounted for to the last unit"):
+        cohort.open()
+
+
+@pytest.mark.parametrize("name", CARRYING)
 @pytest.mark.parametrize("ring_bits", [32, 64])
 def test_the_noise_of_every_contributor_is_in_the_sum(name: str, ring_bits: int) -> None:
     encoding = FixedPoint(clip=1.0, clients=4, ring_bits=ring_bits, value_bits=ring_bits - 8)
@@ -54,7 +68,7 @@ def test_the_noise_of_every_contributor_is_in_the_sum(name: str, ring_bits: int)
         assert ((difference % wrap if wrap else difference) == 3 * contributors).all()
 
 
-@pytest.mark.parametrize("name", available_protocols())
+@pytest.mark.parametrize("name", CARRYING)
 def test_noise_is_kept_off_the_weight(name: str) -> None:
     """The sum of the weights is what the noisy sum is divided by; it stays exact."""
     encoding = FixedPoint(clip=1.0, clients=3, max_weight=100, value_bits=12)

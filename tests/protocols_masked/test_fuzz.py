@@ -365,7 +365,8 @@ def decode_mutated(messages: list[bytes], cases: int, seed: int) -> int:
 
 
 def test_every_kind_of_message_is_among_those_that_are_mutated(messages: list[bytes]) -> None:
-    assert {type(read(message)) for message in messages} == set(KINDS)
+    """Kinds 13 and up are those of homomorphic sums."""
+    assert {type(read(message)) for message in messages} == {k for k in KINDS if k.__struct_config__.tag <= 12}
 
 
 def test_mutated_frames_decode_or_are_refused_by_name(messages: list[bytes]) -> None:

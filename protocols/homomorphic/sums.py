@@ -1,0 +1,183 @@
+"""Homomorphic sums as protocols: BFV or CKKS, with the key at all clients or at an authority."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import ClassVar, Literal
+
+from protocols import snapshots
+from protocols.homomorphic.authority import KeyAuthority, SavedAuthority
+from protocols.homomorphic.client import SavedClient
+from protocols.homomorphic.granted_key import GrantedKeyClient
+from protocols.homomorphic.granted_key_server import GrantedKeyServer
+from protocols.homomorphic.parameters import Scheme
+from protocols.homomorphic.server import HomomorphicServer, SavedServer
+from protocols.homomorphic.shared_key import SharedKeyClient
+from protocols.homomorphic.shared_key_server import SharedKeyServer
+from protocols.keys import Roster
+from protocols.machines import Credentials, SumAuthority, SumClient, SumProtocol, SumServer, required
+from protocols.terms import Terms
+from protocols.threat import ThreatModel
+
+_ROUNDED = (
+    "Sums leave their key holder as whole numbers with every error of the encryption rounded off: decryptions at full "
+    "precision would give the key away to whoever also holds the ciphertexts (Li and Micciancio 2021, IND-CPA-D)."
+)
+_ASSUMES = (
+    "A roster that reached every party on a way the server does not control; honest parties' operating-system "
+    "randomness and private memory; decisional ring learning with errors at the sizes of "
+    "protocols.homomorphic.parameters (128 bits); X25519, Ed25519, AES-256, SHA-256; Microsoft SEAL as it comes with "
+    "TenSEAL; a transport that tells the server truthfully who sent what. " + _ROUNDED
+)
+SHARED_KEY = ThreatModel(
+    passive_server=(
+        "Who takes part, lengths and times; no vector, no sum, and nothing that clients compute from sums (such as the "
+        "dreams of a replicated optimiser)."
+    ),
+    active_server=(
+        "The same. It chooses who is in a sum, but a sum that is not one of enough signed contributions to one request "
+        "is refused by every client. Showing clients different sums makes them differ, which they notice at the next "
+        "step. It can make the second polynomials of a sum wrong, and so the sum random, though not of its choosing."
+    ),
+    clients=(
+        "The sums. All of them hold the secret key: one that also sees the ciphertexts, on the network or at the "
+        "server, opens every single vector."
+    ),
+    collusion=(
+        "One client that colludes with the server opens everything of everybody. Use it among clients who trust each "
+        "other with their vectors and do not trust the server; otherwise the masked protocol."
+    ),
+    dropouts=(
+        "Any may vanish before the sum; up to floor(dropout * n) in all, or the step is given up. Sums of the same "
+        "vectors over different contributors differ by exactly the missing one's vector, for the clients to see."
+    ),
+    outsider="Whatever the server learns, and no more: everything that is private travels encrypted.",
+    assumes=_ASSUMES,
+)
+GRANTED_KEY = ThreatModel(
+    passive_server="The sum over each step's contributors, who they are, and nothing else of any vector.",
+    active_server=(
+        "One sum a step, over at least all but floor(dropout * n) distinct members who signed for the same request: "
+        "the authority opens nothing else. Every part of a sum is vouched for."
+    ),
+    clients="Nothing of each other; the sum, if the server passes it on. A client can make a sum wrong.",
+    collusion=(
+        "A client and a server that deviates together open single vectors: the client contributes what others sent, "
+        "with another sign or from an earlier step, and the authority cannot tell. With a server that follows the "
+        "protocol, n - 1 colluders know the last one's vector from any sum. Server and authority together open "
+        "everything; so does the authority alone if it reads the network."
+    ),
+    dropouts=(
+        "Any may vanish before the sum; up to floor(dropout * n) in all, or the step is given up. If the authority "
+        "vanishes the step fails and may have been opened (ProtocolError.asked_to_open)."
+    ),
+    outsider="Whatever the server learns, except the sums, which only the authority's answers carry in clear.",
+    assumes="An authority that follows the protocol and works with nobody. " + _ASSUMES,
+)
+
+
+class HomomorphicSum(SumProtocol):
+    """A scheme with a key that all clients hold; see :mod:`protocols.homomorphic`.
+
+    Args:
+        executor: processes that share the encryption of long vectors, such as a
+            :class:`concurrent.futures.ProcessPoolExecutor`; None encrypts in the calling process. They are sent keys
+            and plaintexts through pipes.
+    """
+
+    scheme: ClassVar[Scheme]
+    needs_credentials: ClassVar[bool] = True
+    opened_by: ClassVar[Literal["server", "clients"]] = "clients"
+    threat_model: ClassVar[ThreatModel] = SHARED_KEY
+    client_kind: ClassVar[type[SharedKeyClient] | type[GrantedKeyClient]] = SharedKeyClient
+    server_kind: ClassVar[type[HomomorphicServer]] = SharedKeyServer
+
+    def __init__(self, executor: Executor | None = None) -> None:
+        self._executor = executor
+
+    def client(
+        self, member: int, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SharedKeyClient | GrantedKeyClient:
+        return self.client_kind(
+            member,
+            self.name,
+            scheme=self.scheme,
+            terms=terms,
+            credentials=required(credentials, "credentials"),
+            executor=self._executor,
+        )
+
+    def server(
+        self, cohort: Sequence[int], *, terms: Terms, round_id: bytes, roster: Roster | None = None
+    ) -> HomomorphicServer:
+        return self.server_kind(
+            cohort, self.name, scheme=self.scheme, terms=terms, round_id=round_id, roster=required(roster, "roster")
+        )
+
+    def restore_client(
+        self, snapshot: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumClient:
+        state = snapshots.unseal_state(snapshot, key, SavedClient, terms.digest(self.name))
+        client = self.client(state.member, terms=terms, credentials=credentials)
+        client.resume(state)
+        return client
+
+    def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:
+        state = snapshots.unpack(snapshot, SavedServer, terms.digest(self.name))
+        server = self.server(state.cohort, terms=terms, round_id=state.round_id, roster=roster)
+        server.resume(state)
+        return server
+
+
+class AuthoritySum(HomomorphicSum):
+    """A scheme with a key that an authority holds; see :class:`HomomorphicSum`."""
+
+    has_authority: ClassVar[bool] = True
+    opened_by: ClassVar[Literal["server", "clients"]] = "server"
+    threat_model: ClassVar[ThreatModel] = GRANTED_KEY
+    client_kind: ClassVar[type[SharedKeyClient] | type[GrantedKeyClient]] = GrantedKeyClient
+    server_kind: ClassVar[type[HomomorphicServer]] = GrantedKeyServer
+
+    def authority(self, *, terms: Terms, credentials: Credentials | None = None) -> KeyAuthority:
+        return KeyAuthority(
+            self.name, scheme=self.scheme, terms=terms, credentials=required(credentials, "credentials")
+        )
+
+    def restore_authority(
+        self, snapshot: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumAuthority:
+        state = snapshots.unseal_state(snapshot, key, SavedAuthority, terms.digest(self.name))
+        authority = self.authority(terms=terms, credentials=credentials)
+        authority.resume(state)
+        return authority
+
+
+class BfvSum(HomomorphicSum):
+    """BFV, every client holding the key."""
+
+    name: ClassVar[str] = "bfv"
+    scheme: ClassVar[Scheme] = "bfv"
+
+
+class CkksSum(HomomorphicSum):
+    """CKKS, every client holding the key."""
+
+    name: ClassVar[str] = "ckks"
+    carries_noise: ClassVar[bool] = False
+    scheme: ClassVar[Scheme] = "ckks"
+
+
+class BfvAuthoritySum(AuthoritySum):
+    """BFV, an authority holding the key."""
+
+    name: ClassVar[str] = "bfv-authority"
+    scheme: ClassVar[Scheme] = "bfv"
+
+
+class CkksAuthoritySum(AuthoritySum):
+    """CKKS, an authority holding the key."""
+
+    name: ClassVar[str] = "ckks-authority"
+    carries_noise: ClassVar[bool] = False
+    scheme: ClassVar[Scheme] = "ckks"
