@@ -225,6 +225,11 @@ class Config(_Section):
         unused = [name for name in self.model.feature_layers if name not in self.model.clients]
         if unused:
             raise ValueError(f"model.feature_layers names {', '.join(unused)}, which no client has")
+        if self.protocol.bits.weights and self.fedavg.weighted:
+            raise ValueError(
+                "protocol.bits.weights is set, but with fedavg.weighted = true weights travel scaled by numbers of "
+                "images, at full precision: leave one of them out"
+            )
         self._dreaming_fits()
         return self
 

@@ -12,8 +12,8 @@ MAX_IMAGES = 2**20
 def make_terms(config: Config) -> Terms:
     """The terms of every round of a run.
 
-    Values of 32 bits carry 31 bits less the logarithm of the number of clients, or as few as ``[protocol.bits]`` says. Sums weighted by numbers of images
-    need more room, so they travel in 64 bits.
+    Values of 32 bits carry 31 bits less the logarithm of the number of clients, or as few as ``[protocol.bits]`` says.
+    Sums weighted by numbers of images need more room, so they travel in 64 bits.
 
     Raises:
         protocols.EncodingError: a bound leaves no room for the values.
