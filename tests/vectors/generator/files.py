@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import plans, primitives, wire
-from .rounds import Recording
+from . import encrypted, plans, primitives, wire
+from .encrypted import EncryptedRecording
+from .rounds import Plan, Recording
 
 Case = dict[str, Any]
 
@@ -22,10 +23,18 @@ _FILES: dict[str, tuple[str, Callable[[], list[Case]]]] = {
     "masks.json": ("Keys of masks, keystreams, and masks added to vectors.", primitives.masks),
     "graphs.json": ("Thresholds, and neighbours where not everybody is everybody's.", primitives.graphs),
     "sharing.json": ("Shares of secrets, commitments, backups and parcels.", primitives.sharing),
+    "ciphertexts.json": (
+        "Parameters of ciphertexts, packing, what SEAL makes of seeds, and linear tags.",
+        encrypted.ciphertexts,
+    ),
 } | {
-    f"round_{plan.name}.json": (f"{about} All messages and private inputs.", lambda plan=plan: [Recording(plan).run()])
+    f"round_{plan.name}.json": (f"{about} All messages and private inputs.", lambda plan=plan: [_recorded(plan)])
     for plan, about in plans.PLANS
 }
+
+
+def _recorded(plan: Plan) -> Case:
+    return (Recording if plan.protocol in ("plain", "masked") else EncryptedRecording)(plan).run()
 
 
 def write(folder: Path) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocols import keys, shares
+from protocols.homomorphic.coefficients import Coefficients
+from protocols.homomorphic.packing import Integers
+from protocols.homomorphic.parameters import Parameters
+from protocols.homomorphic.seal import Seal
+
+SEAL_SEED_BYTES = 64
+_ENCRYPT, _PUBLIC_KEY = Seal.encrypt, Seal.public_key
 
 
 class Seeded:
@@ -42,7 +52,34 @@ def in_place_of_the_system(stream: Seeded) -> Iterator[None]:
         return X25519PrivateKey.from_private_bytes(stream.bytes(32))
 
     with (
-        mock.patch.object(shares, "os", SimpleNamespace(urandom=stream.bytes)),
+        mock.patch.object(os, "urandom", stream.bytes),
         mock.patch.object(keys, "X25519PrivateKey", SimpleNamespace(generate=generate)),
+        mock.patch.object(Seal, "encrypt", lambda seal, integers, key: _encrypt(seal, integers, key, stream)),
+        mock.patch.object(Seal, "public_key", lambda seal, secret: _public_key(seal, secret, stream)),
     ):
         yield
+
+
+class SeededSeal(Seal):
+    """SEAL whose own generator follows from a seed; good for one ciphertext or public key."""
+
+    def __init__(self, parameters: Parameters, seed: bytes) -> None:
+        self._seed = struct.unpack("<8Q", seed)
+        super().__init__(parameters)
+
+    def _settings(self) -> Any:
+        settings = super()._settings()
+        settings.set_random_generator(self._api.Blake2xbPRNGFactory(list(self._seed)))
+        return settings
+
+
+def _encrypt(seal: Seal, integers: Integers, key: Any, stream: Seeded) -> tuple[bytes, bytes]:
+    """As SEAL does it, each ciphertext under a seed of its own."""
+    parts = [
+        _ENCRYPT(SeededSeal(seal.parameters, stream.bytes(SEAL_SEED_BYTES)), chunk[None], key) for chunk in integers
+    ]
+    return b"".join(first for first, _ in parts), b"".join(second for _, second in parts)
+
+
+def _public_key(seal: Seal, secret: Any, stream: Seeded) -> Coefficients:
+    return _PUBLIC_KEY(SeededSeal(seal.parameters, stream.bytes(SEAL_SEED_BYTES)), secret)

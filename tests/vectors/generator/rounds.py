@@ -10,7 +10,8 @@ import numpy as np
 
 from protocols import Credentials, Identity, Phase, Roster, RoundLog, SumClient, Terms, make_protocol
 from protocols.errors import ProtocolError
-from protocols.machines import Outbox
+from protocols.machines import Outbox, SumAuthority, SumResult
+from protocols.parties import AUTHORITY
 
 from .randomness import Seeded, in_place_of_the_system
 from .terms import terms_json
@@ -24,6 +25,7 @@ Contribution = tuple[np.ndarray[Any, Any], int | None]
 _NUMBERS = {
     1: "Offer", 2: "Advertise", 3: "Keys", 4: "Shares", 5: "Inbox", 6: "StepRequest",
     7: "Contribution", 8: "OpenRequest", 9: "Vote", 10: "Ballots", 11: "Openings", 12: "Abort",
+    13: "SealedKeys", 14: "Grant", 15: "Welcome", 16: "Ciphertexts", 17: "Total", 18: "Opened",
 }  # fmt: skip
 
 
@@ -31,13 +33,15 @@ _NUMBERS = {
 class Step:
     """What a step asks for.
 
-    With ``exactly`` it asks these members alone, for the same vectors as the step before.
+    With ``exactly`` it asks these members alone, for the same vectors as the step before. ``shared`` is what only
+    clients know of what the vectors answer.
     """
 
     stream: str
     values: int
     context: bytes = b""
     exactly: tuple[int, ...] | None = None
+    shared: bytes = b""
 
 
 @dataclass(kw_only=True)
@@ -68,13 +72,25 @@ class Recording:
         self.values: list[dict[int, Contribution]] = []
         for step in plan.steps:
             self.values.append(self._contributions(step, setting))
-        roster = Roster({member: identity.public_key for member, identity in self.identities.items()})
-        protocol = make_protocol(plan.protocol)
-        self.clients: dict[int, SumClient] = {}
-        for member in plan.cohort:
-            credentials = Credentials(identity=self.identities[member], roster=roster, rounds=RoundLog())
-            self.clients[member] = protocol.client(member, terms=plan.terms, credentials=credentials)
-        self.server = protocol.server(plan.cohort, terms=plan.terms, round_id=self.round_id, roster=roster)
+        keys = {member: identity.public_key for member, identity in self.identities.items()}
+        self.protocol = make_protocol(plan.protocol)
+        if self.protocol.has_authority:
+            self.identities[AUTHORITY] = Identity(setting.bytes(32))
+            self.randomness[AUTHORITY] = Seeded(f"{plan.name}: authority")
+            self.roster = Roster(keys, authority=self.identities[AUTHORITY].public_key)
+        else:
+            self.roster = Roster(keys)
+        self.clients: dict[int, SumClient] = {
+            member: self.protocol.client(member, terms=plan.terms, credentials=self._credentials(member))
+            for member in plan.cohort
+        }
+        self.authority: SumAuthority | None = None
+        if self.protocol.has_authority:
+            self.authority = self.protocol.authority(terms=plan.terms, credentials=self._credentials(AUTHORITY))
+        self.server = self.protocol.server(plan.cohort, terms=plan.terms, round_id=self.round_id, roster=self.roster)
+
+    def _credentials(self, party: int) -> Credentials:
+        return Credentials(identity=self.identities[party], roster=self.roster, rounds=RoundLog())
 
     def _contributions(self, step: Step, randomness: Seeded) -> dict[int, Contribution]:
         """Values up to a little beyond the bound, so that some are clipped."""
@@ -98,25 +114,36 @@ class Recording:
             asked = self.server.request(about.stream, about.values, context=about.context, exactly=about.exactly)
             self._deliver(asked)
             for member in asked:
-                values, weight = self.values[step][member]
-                answer = self.clients[member].contribute(
-                    values, stream=about.stream, weight=weight, context=about.context
-                )
-                self._answer(member, answer)
+                self._answer(member, self._contribute(member, about))
             self._until_ready(self.server.advance())
             if self.server.failure is None:
-                result = self.server.result()
+                result = self._result()
                 sums.append(
                     {
                         "step": step,
                         "contributors": list(result.contributors),
                         "ring": result.ring.tobytes().hex(),
-                        "total": [float(value).hex() for value in result.total],
+                        "total": self._numbers(result.total),
                         "weight": result.weight,
                     }
                 )
-        expected = {"messages": self.messages, "sums": sums}
-        return {"kind": "round", "name": self.plan.name, "given": self._given(), "expected": expected}
+        return {"kind": "round", "name": self.plan.name, "given": self._given(), "expected": self._expected(sums)}
+
+    def _contribute(self, member: int, about: Step) -> bytes:
+        assert self.step is not None
+        values, weight = self.values[self.step][member]
+        return self.clients[member].contribute(values, stream=about.stream, weight=weight, context=about.context)
+
+    def _result(self) -> SumResult:
+        """The latest sum."""
+        return self.server.result()
+
+    def _numbers(self, values: np.ndarray[Any, Any]) -> Any:
+        """Values or sums of them as the file has them."""
+        return [float(value).hex() for value in values]
+
+    def _expected(self, sums: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"messages": self.messages, "sums": sums}
 
     def _until_ready(self, outbox: Outbox) -> None:
         self._deliver(outbox)
@@ -135,11 +162,17 @@ class Recording:
     def _hand_over(self, member: int, message: bytes) -> bytes | None:
         with in_place_of_the_system(self.randomness[member]):
             try:
-                return self.clients[member].receive(message)
+                return self._machine(member).receive(message)
             except ProtocolError:
                 if _name(message) != "Abort":
                     raise
                 return None
+
+    def _machine(self, party: int) -> SumClient | SumAuthority:
+        if party != AUTHORITY:
+            return self.clients[party]
+        assert self.authority is not None
+        return self.authority
 
     def _answer(self, member: int, message: bytes) -> None:
         taken = (_name(message), self.step, member) not in self.plan.missing
@@ -178,7 +211,7 @@ class Recording:
     def _step(self, step: int) -> dict[str, Any]:
         about = self.plan.steps[step]
         contributions = {
-            str(member): {"values": [float(value).hex() for value in values], "weight": weight}
+            str(member): {"values": self._numbers(values), "weight": weight}
             for member, (values, weight) in self.values[step].items()
         }
         return {

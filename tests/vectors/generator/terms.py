@@ -54,6 +54,17 @@ def terms_json(terms: Terms) -> dict[str, Any]:
     }
 
 
+def terms_from(given: Mapping[str, Any]) -> Terms:
+    """Terms without noise that :func:`terms_json` wrote."""
+    streams = {
+        name: FixedPoint(**{**fields, "clip": float.fromhex(fields["clip"])})
+        for name, fields in given["streams"].items()
+    }
+    shares = {name: float.fromhex(given[name]) for name in ("dropout", "corruption")}
+    rest = {name: given[name] for name in ("steps", "min_cohort", "active", "sigma", "eta", "max_values")}
+    return Terms(streams=streams, **shares, **rest)
+
+
 def _text(value: float | str) -> int | str:
     """Floats as texts."""
     return value.hex() if isinstance(value, float) else value

@@ -23,7 +23,7 @@ _OFFER = b"\x94\x01" + _HEAD + b"\xc4\x20" + _TERMS
 def _examples() -> dict[str, messages.Message]:
     """One or more of every message; numbers of every width."""
     some = Seeded("frames")
-    key, signature = some.bytes(32), some.bytes(64)
+    key, signature, sealed = some.bytes(32), some.bytes(64), Seeded("frames: a voucher").bytes(76)
     large = 2**32 - 1
     return {
         "Offer": messages.Offer(_ROUND, _TERMS, [0, 127, 128, 255, 256, 65_535, 65_536, large]),
@@ -44,6 +44,20 @@ def _examples() -> dict[str, messages.Message]:
         "Openings": messages.Openings(_ROUND, 7, 1, some.bytes(64)),
         "Abort of a step": messages.Abort(_ROUND, 1, 2, 3),
         "Abort of a round": messages.Abort(_ROUND, None, 2, 3),
+        "SealedKeys": messages.SealedKeys(_ROUND, 7, [messages.Parcel(300, some.bytes(64))]),
+        "Grant": messages.Grant(_ROUND, key, signature, [some.bytes(20)], [messages.Parcel(7, some.bytes(48))]),
+        "Welcome": messages.Welcome(_ROUND, [7, 300], key, signature, [some.bytes(20)], some.bytes(48)),
+        "Ciphertexts": messages.Ciphertexts(_ROUND, 7, 1, sealed, signature, memoryview(some.bytes(30))),
+        "Total": messages.Total(
+            _ROUND,
+            1,
+            "gradients",
+            3,
+            key,
+            [messages.Voucher(7, key, sealed, signature), messages.Voucher(300, key, sealed, signature)],
+            memoryview(some.bytes(300)),
+        ),
+        "Opened": messages.Opened(_ROUND, 1, signature, memoryview(some.bytes(12))),
     }
 
 
@@ -87,6 +101,7 @@ def frames() -> list[Case]:
 
 
 _CONTEXT = b"\xc4\x20" + bytes(range(32))
+_SIGNED = b"\xc4\x40" + bytes(64)
 
 _OTHER_SPELLINGS = {
     "the message's number in two bytes": b"\x94\xcc" + _OFFER[1:] + b"\x92\x00\x01",
@@ -108,7 +123,7 @@ def _refused() -> dict[str, tuple[str, bytes]]:
         "an array that is one field too long": b"\x95" + offer[1:] + b"\x00",
         "an array that is one field too short": b"\x93" + _OFFER[1:],
         "a map": b"\x81\x01" + _HEAD,
-        "an unknown message": b"\x94\x0d" + offer[2:],
+        "an unknown message": b"\x94\x13" + offer[2:],
         "message 0": b"\x94\x00" + offer[2:],
         "the message's number as a text": b"\x94\xa11" + offer[2:],
         "the message's number as a float": b"\x94\xcb\x3f\xf0" + bytes(6) + offer[2:],
@@ -130,6 +145,8 @@ def _refused() -> dict[str, tuple[str, bytes]]:
         "2^28 + 1 values": b"\x96\x06" + _HEAD + b"\x00\xa1a\xce\x10\x00\x00\x01" + _CONTEXT,
         "a context of 31 bytes": b"\x96\x06" + _HEAD + b"\x00\xa1a\x00\xc4\x1f" + bytes(31),
         "a vector as a text": b"\x95\x07" + _HEAD + b"\x00\x00\xa4abcd",
+        "a sealed tag of 75 bytes": b"\x97\x10" + _HEAD + b"\x00\x00\xc4\x4b" + bytes(75) + _SIGNED + b"\xc4\x00",
+        "65 encryption keys": b"\x96\x0e" + _HEAD + _CONTEXT + _SIGNED + b"\xdc\x00\x41" + 65 * b"\xc4\x00" + b"\x90",
         "a signature of 63 bytes": vote + b"\x00\x00\xc4\x3f" + bytes(63),
     }
     flipped = bytearray(good)

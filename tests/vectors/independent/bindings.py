@@ -16,9 +16,17 @@ _MASKED = (
     *("roster", "session", "advertise", "vote", "pair", "graph", "next root", "pairwise seed", "pairwise mask"),
     *("self mask", "parcel", "backup", "backup key", "commitment"),
 )
+_HOMOMORPHIC = (
+    *("key seed, first half", "key seed, second half", "key check", "key parcel", "grant", "grant parcel", "tags"),
+    *("tag", "state", "vouchers", "voucher", "sealed tag", "contribution", "opened"),
+)
 LABELS = {"terms": b"codream-secure terms v1\0"} | {
-    use: b"codream-secure masked v1 " + use.encode("ascii") + b"\0" for use in _MASKED
+    use: f"codream-secure {family} v1 {use}\0".encode("ascii")
+    for family, uses in (("masked", _MASKED), ("homomorphic", _HOMOMORPHIC))
+    for use in uses
 }
+AUTHORITY = -1
+"""Stands for the key authority where members' numbers do."""
 
 
 def u32(value: int) -> bytes:
@@ -95,8 +103,14 @@ def terms_digest(terms: Mapping[str, Any], protocol: str) -> bytes:
 # Rosters, sessions, signatures
 
 
+def party(number: int) -> bytes:
+    """A member's number, or what is in its place for the key authority."""
+    return b"authority" if number == AUTHORITY else u32(number)
+
+
 def roster_digest(roster: Mapping[int, bytes]) -> bytes:
-    return sha256(LABELS["roster"], *(u32(member) + roster[member] for member in sorted(roster)))
+    everybody = sorted(roster, key=lambda number: (number == AUTHORITY, number))
+    return sha256(LABELS["roster"], *(party(number) + roster[number] for number in everybody))
 
 
 def members(numbers: Sequence[int]) -> bytes:
@@ -151,7 +165,7 @@ def pair(session: bytes, private_key: bytes, me: int, my_key: bytes, peer: int, 
     if not any(exchanged):
         raise ValueError("the peer's key is degenerate")
     lower, upper = sorted(((me, my_key), (peer, peer_key)))
-    info = LABELS["pair"] + u32(lower[0]) + lower[1] + u32(upper[0]) + upper[1]
+    info = LABELS["pair"] + party(lower[0]) + lower[1] + party(upper[0]) + upper[1]
     material = hkdf(exchanged, session, info, 96)
     return Pair(material[:32], material[32:64], material[64:])
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import bindings, sharing
+from . import bindings, blake, encrypted, lattice, planning, sharing
 from .curves import ed25519_public, ed25519_sign, ed25519_verify, x25519_public
 from .encoding import decode, encode, ring_bytes, ring_elements, scale
 from .frames import frame, parse
@@ -214,7 +215,69 @@ def _parcel(given: Given) -> Expected:
     return {"context": context.hex(), "ciphertext": sealed.hex()}
 
 
+def _parameters(given: Given) -> Expected:
+    how = planning.carrier(given["scheme"], given["stream"], public=given["public"])
+    packing = {name: getattr(how, name) for name in ("offset", "fields", "field_bits", "limbs", "limb_bits")}
+    return {"text": how.text, "modulus": how.modulus, "packing": packing}
+
+
+def _packing(given: Given) -> Expected:
+    how = planning.carrier(given["scheme"], given["stream"], public=given["public"])
+    bits = given["stream"]["ring_bits"]
+    rings = [ring_elements(_raw(ring), bits) for ring in given["rings"]]
+    packed = [how.pack(ring, bits) for ring in rings]
+    sums = [sum(column) for column in zip(*packed, strict=True)]
+    ring = how.unpack(sums, len(rings[0]), len(rings), bits)
+    if ring != [sum(column) % 2**bits for column in zip(*rings, strict=True)]:
+        raise ValueError("what is unpacked is not the sum")
+    return {"integers": packed, "centre": how.centre, "sums": sums, "ring": ring_bytes(ring, bits).hex()}
+
+
+def _expansion(given: Given) -> Expected:
+    modulus = lattice.prime(given["degree"], given["modulus_bits"])
+    found = blake.uniform(_raw(given["seed"]), given["degree"], modulus)
+    data = lattice.polynomial_bytes(found, given["modulus_bits"] // 8)
+    return {"modulus": modulus, "first": list(found[:4]), "sha256": bindings.sha256(data).hex()}
+
+
+def _secret_key(given: Given) -> Expected:
+    modulus = lattice.prime(given["degree"], given["modulus_bits"])
+    found = blake.ternary(_raw(given["seed"]), given["degree"])
+    transformed = lattice.transformed(found, modulus)
+    return {
+        "first": list(found[:8]),
+        "transformed": transformed[:4],
+        "sha256": bindings.sha256(lattice.polynomial_bytes(transformed, 8)).hex(),
+    }
+
+
+def _tag(given: Given) -> Expected:
+    data, width = _raw(given["polynomials"]), given["modulus_bits"] // 8
+    modulus = lattice.prime(given["degree"], given["modulus_bits"])
+    (vector,) = lattice.polynomials(data, len(data) // width, width, modulus)
+    return {"linear_tag": lattice.tag(vector, _raw(given["key"]), modulus)}
+
+
+def _long_tag(given: Given) -> Expected:
+    modulus = lattice.prime(given["degree"], given["modulus_bits"])
+    vector = given["repeated"] * blake.uniform(_raw(given["seed"]), given["degree"], modulus)
+    return {"linear_tag": lattice.tag(vector, _raw(given["key"]), modulus)}
+
+
+def _encrypted_round(given: Given) -> Expected:
+    play = encrypted.Play(given)
+    play.run()
+    opened = encrypted.opened(given, play.log.messages, play.log.bodies)
+    for entry in opened:
+        if entry["ring"] != play.round.plain_sum(entry["step"], entry["contributors"]).hex():
+            raise ValueError("what was opened is not the contributors' sum")
+    new = {name: base64.b64encode(body).decode("ascii") for name, body in play.new.items()}
+    return {"messages": play.log.messages, "bodies": new, "sums": opened, "derived": play.derived}
+
+
 def _round(given: Given) -> Expected:
+    if given["protocol"] in encrypted.PROTOCOLS:
+        return _encrypted_round(given)
     messages = transcript(given)
     opened = sums(given, messages)
     contributors = {entry["step"]: entry["contributors"] for entry in opened}
@@ -247,6 +310,12 @@ _KINDS: dict[str, Callable[[Given], Expected]] = {
     "commitment": _commitment,
     "backup": _backup,
     "parcel": _parcel,
+    "parameters": _parameters,
+    "packing": _packing,
+    "expansion": _expansion,
+    "secret key": _secret_key,
+    "tag": _tag,
+    "long tag": _long_tag,
     "round": _round,
 }
 KINDS = frozenset(_KINDS)

@@ -41,10 +41,12 @@ def _optional(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-_ROUND, _KEY, _SIGNATURE = _bytes(16), _bytes(32), _bytes(64)
+_ROUND, _KEY, _SIGNATURE, _SEALED = _bytes(16), _bytes(32), _bytes(64), _bytes(76)
 _MEMBER, _STEP, _COUNT = _number(2**32 - 1), _number(999_999), _number(100_000)
 _MEMBERS = _array(100_000, _MEMBER)
 _PARCELS = _array(100_000, _struct(_MEMBER, _bytes()))
+_ENCRYPTION_KEYS = _array(64, _bytes())
+_VOUCHERS = _array(100_000, _struct(_MEMBER, _KEY, _SEALED, _SIGNATURE))
 
 MESSAGES: dict[str, tuple[int, dict[str, Check]]] = {
     "Offer": (1, {"round_id": _ROUND, "terms": _KEY, "cohort": _MEMBERS}),
@@ -71,6 +73,52 @@ MESSAGES: dict[str, tuple[int, dict[str, Check]]] = {
     "Ballots": (10, {"round_id": _ROUND, "step": _STEP, "votes": _array(100_000, _struct(_MEMBER, _SIGNATURE))}),
     "Openings": (11, {"round_id": _ROUND, "member": _MEMBER, "step": _STEP, "shares": _bytes()}),
     "Abort": (12, {"round_id": _ROUND, "step": _optional(_STEP), "survivors": _COUNT, "needed": _COUNT}),
+    "SealedKeys": (13, {"round_id": _ROUND, "member": _MEMBER, "parcels": _PARCELS}),
+    "Grant": (
+        14,
+        {
+            "round_id": _ROUND,
+            "public_key": _KEY,
+            "signature": _SIGNATURE,
+            "encryption_keys": _ENCRYPTION_KEYS,
+            "parcels": _PARCELS,
+        },
+    ),
+    "Welcome": (
+        15,
+        {
+            "round_id": _ROUND,
+            "members": _MEMBERS,
+            "public_key": _KEY,
+            "signature": _SIGNATURE,
+            "encryption_keys": _ENCRYPTION_KEYS,
+            "sealed": _bytes(),
+        },
+    ),
+    "Ciphertexts": (
+        16,
+        {
+            "round_id": _ROUND,
+            "member": _MEMBER,
+            "step": _STEP,
+            "sealed": _SEALED,
+            "signature": _SIGNATURE,
+            "body": _bytes(),
+        },
+    ),
+    "Total": (
+        17,
+        {
+            "round_id": _ROUND,
+            "step": _STEP,
+            "stream": _text,
+            "values": _number(2**28),
+            "context": _KEY,
+            "vouchers": _VOUCHERS,
+            "body": _bytes(),
+        },
+    ),
+    "Opened": (18, {"round_id": _ROUND, "step": _STEP, "signature": _SIGNATURE, "ring": _bytes()}),
 }
 """Name to number and fields, in their order."""
 

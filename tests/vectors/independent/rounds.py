@@ -14,6 +14,11 @@ from .graph import neighbours, survivors_needed, topology
 Given = Mapping[str, Any]
 
 
+def numbered(party: str) -> int:
+    """A member's number, or what stands for the key authority."""
+    return bindings.AUTHORITY if party == "authority" else int(party)
+
+
 class Setting:
     """What everybody knows about a round."""
 
@@ -22,20 +27,22 @@ class Setting:
         self.cohort: list[int] = given["cohort"]
         self.round_id = bytes.fromhex(given["round_id"])
         self.steps: list[Given] = given["steps"]
-        self.masked = given["protocol"] == "masked"
+        self.protocol: str = given["protocol"]
+        self.masked = self.protocol == "masked"
         self.active: bool = self.terms["active"]
         self.survivors = survivors_needed(len(self.cohort), float.fromhex(self.terms["dropout"]))
         self.points = {member: at for at, member in enumerate(self.cohort, start=1)}
-        self.roster = {int(member): bytes.fromhex(key) for member, key in given.get("roster", {}).items()}
+        self.roster = {numbered(party): bytes.fromhex(key) for party, key in given.get("roster", {}).items()}
         self.terms_digest = bindings.terms_digest(self.terms, given["protocol"])
         if len(self.cohort) < (self.terms["min_cohort"] or 0):
             raise ValueError("the cohort is too small")
-        if self.masked:
+        if self.protocol != "plain":
             self._bind()
 
     def _bind(self) -> None:
-        """What follows from the terms, the roster and the cohort where vectors are masked."""
-        if self.active and self.terms["min_cohort"] is None and len(self.cohort) < len(self.roster):
+        """What follows from the terms, the roster and the cohort where vectors are protected."""
+        everybody = self.roster.keys() - {bindings.AUTHORITY}
+        if self.active and self.terms["min_cohort"] is None and len(self.cohort) < len(everybody):
             raise ValueError("a client that faces an active server refuses a part of its roster")
         shares = {name: float.fromhex(self.terms[name]) for name in ("dropout", "corruption")}
         security = {name: self.terms[name] for name in ("active", "sigma", "eta")}
