@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codream_secure.bench.protocols import FLOWER
+from codream_secure.bench.others import FLOWER
 from codream_secure.cli.app import guarded
 from codream_secure.cli.tables import accuracy, method_cells, size
 from codream_secure.errors import ConfigError

@@ -207,7 +207,16 @@ class Simulation:
         with self.costs.timed(SERVER, "step"):
             outbox = server.advance()
         self._run(outbox, "step")
-        return server.result() if self._protocol.opened_by == "server" else self._opened()
+        return self.result()
+
+    def result(self) -> SumResult:
+        """The latest sum, from whoever opens sums: the server, or all clients, alike.
+
+        Raises:
+            ReplicaError: clients have opened different ones.
+            ProtocolError: nobody could open it; the error that the first met with.
+        """
+        return self._open_server().result() if self._protocol.opened_by == "server" else self._opened()
 
     def results(self) -> dict[int, SumResult]:
         """The latest sum as each client has opened it, where clients open sums; those that could not are missing."""
@@ -218,12 +227,6 @@ class Simulation:
         return found
 
     def _opened(self) -> SumResult:
-        """The sum that all clients have opened.
-
-        Raises:
-            ReplicaError: they have opened different ones.
-            ProtocolError: none could; the error that the first met with.
-        """
         found = list(self.results().values())
         if not found:
             raise next(
@@ -297,7 +300,7 @@ class Simulation:
             self.costs.moved(SERVER, envelope.recipient, phase, len(envelope.message))
             try:
                 with self.costs.timed(envelope.recipient, phase):
-                    answer = self._machine(envelope.recipient).receive(envelope.message)
+                    answer = self.machine(envelope.recipient).receive(envelope.message)
             except ProtocolError as error:
                 self.rejections.append(Rejection(envelope, error))
                 continue
@@ -305,7 +308,8 @@ class Simulation:
                 answers.append(Envelope(envelope.recipient, SERVER, answer))
         return answers
 
-    def _machine(self, party: int) -> SumClient | SumAuthority:
+    def machine(self, party: int) -> SumClient | SumAuthority:
+        """A member's machine in the present round, or the key authority's."""
         if party != AUTHORITY:
             return self.clients[party]
         assert self.authority is not None

@@ -9,7 +9,9 @@ from rich.console import Group
 from rich.table import Table
 
 from codream_secure.bench.dreaming import DreamingBenchmark
-from codream_secure.bench.protocols import FLOWER, Row
+from codream_secure.bench.others import FLOWER
+from codream_secure.bench.row import UNENCRYPTED, Row
+from codream_secure.bench.tenseal_default import DEFAULT
 
 
 def dreaming_tables(found: DreamingBenchmark) -> Group:
@@ -45,7 +47,8 @@ def dreaming_tables(found: DreamingBenchmark) -> Group:
 
 
 def protocol_tables(rows: Sequence[Row]) -> list[Table]:
-    """Time, size and accuracy of secure sums, a row each; then Flower's over ours, where both were measured.
+    """Time, size and accuracy of secure sums, a row each; then TenSEAL's usual settings and Flower's over ours, where
+    both were measured.
 
     All fit into 80 columns.
     """
@@ -95,8 +98,42 @@ def protocol_tables(rows: Sequence[Row]) -> list[Table]:
     time.caption = f"Set-up: of one client, once for {planned} steps" + (
         "; Flower's is part of every step." if any(row.protocol == FLOWER for row in rows) else "."
     )
-    ratios = _flower_ratios(rows)
-    return [time, size, ratios] if ratios.row_count else [time, size]
+    return [time, size, *(table for table in (_encrypted(rows), _flower_ratios(rows)) if table.row_count)]
+
+
+def _encrypted(rows: Sequence[Row]) -> Table:
+    """Encrypted sums, beside TenSEAL's usual settings at the same size and dropout."""
+    usual = {(row.clients, row.dropout): row for row in rows if row.protocol == DEFAULT}
+    table = _narrow_table(
+        f"Encrypted sums: CPU time of a client until its vector is sent, and bytes; {DEFAULT} over ours",
+        (
+            "protocol",
+            "clients",
+            "of them\nvanish",
+            "until\nsent",
+            "usual\n/ ours",
+            "up, B\n/ value",
+            "usual\n/ ours",
+            "down, B\n/ value",
+            "autho-\nrity",
+        ),
+    )
+    for row in rows:
+        if row.protocol in UNENCRYPTED or row.protocol == FLOWER:
+            continue
+        other = usual.get((row.clients, row.dropout))
+        table.add_row(
+            row.protocol,
+            str(row.clients),
+            str(row.vanished),
+            _seconds(row.contribute_cpu_s),
+            "-" if other is None else f"{other.contribute_cpu_s / row.contribute_cpu_s:.1f}x",
+            f"{row.upload_bytes_per_value:.2f}",
+            "-" if other is None else f"{other.upload_bytes_per_value / row.upload_bytes_per_value:.1f}x",
+            _or_dash(row.download_bytes_per_value, "{:.2f}".format),
+            _or_dash(row.authority_cpu_s, _seconds),
+        )
+    return table
 
 
 def _flower_ratios(rows: Sequence[Row]) -> Table:

@@ -263,9 +263,14 @@ def bench_protocols(
     clients: Annotated[str, typer.Option("--clients", help="Comma-separated cohort sizes.")] = "10,50,100",
     values: Annotated[int, typer.Option("--values", min=1, help="Length of every client's vector.")] = 786_432,
     dropout: Annotated[str, typer.Option("--dropout", help="Comma-separated shares that vanish.")] = "0,0.1,0.2",
-    protections: Annotated[str, typer.Option("--protections", help="Comma-separated names.")] = "plain,masked",
+    protections: Annotated[str, typer.Option("--protections", help="Comma-separated names.")] = ",".join(
+        ("plain", "masked", "bfv", "ckks", "ckks-8192-default")
+    ),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each row.")] = 3,
     planned_steps: Annotated[int, typer.Option("--planned-steps", min=1, help="Steps that one set-up serves.")] = 30,
+    encrypted_clients: Annotated[
+        str | None, typer.Option("--encrypted-clients", help="Of --clients, for ciphertexts; default: the smallest.")
+    ] = None,
     flower: Annotated[bool, typer.Option(help="Time Flower's SecAgg+ too: minutes at 100 clients.")] = True,
     flower_clients: Annotated[str | None, typer.Option("--flower-clients", help="Of --clients; default: all.")] = None,
     json_file: Annotated[
@@ -284,6 +289,9 @@ def bench_protocols(
 
     sizes = protocols.cohort_sizes(clients)
     flower_sizes = protocols.cohort_sizes(flower_clients, "flower_clients") if flower_clients else sizes
+    encrypted_sizes = (
+        protocols.cohort_sizes(encrypted_clients, "encrypted_clients") if encrypted_clients else [min(sizes)]
+    )
     if flower and (obstacle := flower_bench.obstacle()) is not None:
         observe(f"Flower's rows are left out: {obstacle}")
         flower = False
@@ -294,6 +302,7 @@ def bench_protocols(
         values=values,
         steps=steps,
         planned_steps=planned_steps,
+        encrypted_clients=encrypted_sizes,
         flower_clients=flower_sizes if flower else (),
         observe=observe,
     )

@@ -21,17 +21,13 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from rich.console import Console
 
 from codream_secure.bench import flower
-from codream_secure.bench.protocols import (
-    FLOWER,
-    Floor,
-    Row,
-    bench_protocols,
-    client_vectors,
-    cohort_sizes,
-    dropout_shares,
-)
+from codream_secure.bench.floor import Floor
+from codream_secure.bench.others import FLOWER
+from codream_secure.bench.protocols import bench_protocols, cohort_sizes, dropout_shares
 from codream_secure.bench.pulse import Pulse
+from codream_secure.bench.row import Row, client_vectors
 from codream_secure.bench.table import protocol_tables
+from codream_secure.bench.tenseal_default import DEFAULT
 from codream_secure.cli import main
 from codream_secure.errors import ConfigError
 from protocols import Dropouts, FixedPoint, Phase, Simulation, Terms, make_protocol
@@ -276,6 +272,9 @@ def _row(protocol: str, **fields: Any) -> Row:
         "floor_ratio": None,
         "server_cpu_s": 0.928,
         "unmask_cpu_s": 0.844,
+        "contribute_cpu_s": 0.05,
+        "authority_cpu_s": None,
+        "download_bytes_per_value": 0.01,
         "upload_bytes_per_value": 4.004,
         "max_abs_error": 9.3e-7,
     }
@@ -316,6 +315,50 @@ def test_the_last_table_divides_flowers_cost_by_ours(tables: str) -> None:
     # With set-up: (0.517 + 1.074) / (0.0517 + 0.06 / 30).
     last = tables.strip().splitlines()[-1]
     assert last.split() == ["1000", "125", "20,", "999", "10.0x", "29.6x", "10000x", "2.0x"]
+
+
+# Encrypted sums
+
+
+def test_encrypted_sums_are_measured_beside_the_usual_settings_where_asked_for() -> None:
+    names = ["plain", "bfv", "ckks", "bfv-authority", DEFAULT]
+    found = bench_protocols(
+        names, clients=[3, 4], dropouts=[0.0, 0.25], values=5000, steps=1, planned_steps=2, encrypted_clients=[4]
+    )
+    assert [(row.protocol, row.clients, row.vanished) for row in found] == [
+        ("plain", 3, 0),
+        ("plain", 3, 0),
+        *((name, 4, vanished) for name in names for vanished in (0, 1)),
+    ]
+    rows = {(row.protocol, row.vanished): row for row in found if row.clients == 4}
+    for (name, _), row in rows.items():
+        assert 0 < row.contribute_cpu_s <= row.client_cpu_s
+        assert row.max_abs_error < 1e-6
+        assert (row.authority_cpu_s is not None) == (name == "bfv-authority")
+    # Three chunks of 2048 values at 5 or 6 bytes and a seed; or two of 4096 slots with two polynomials of two primes.
+    assert rows["bfv", 0].upload_bytes_per_value == pytest.approx(3 * (2048 * 5 + 64) / 5000, rel=0.05)
+    assert rows["ckks", 0].upload_bytes_per_value == pytest.approx(3 * (2048 * 6 + 64) / 5000, rel=0.05)
+    assert rows["bfv", 0].download_bytes_per_value == pytest.approx(3 * 2 * 2048 * 5 / 5000, rel=0.05)
+    assert rows[DEFAULT, 0].upload_bytes_per_value > 8 * rows["bfv", 0].upload_bytes_per_value
+
+
+def test_tables_of_encrypted_sums_divide_the_usual_cost_by_ours() -> None:
+    ours = _row("ckks-authority", contribute_cpu_s=0.2, upload_bytes_per_value=6.0, authority_cpu_s=0.3)
+    usual = _row(DEFAULT, contribute_cpu_s=0.7, upload_bytes_per_value=57.0)
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        for table in protocol_tables([_row("plain"), ours, usual]):
+            console.print(table)
+    printed = capture.get()
+    assert all(len(line) <= 80 for line in printed.splitlines())
+    assert "…" not in printed
+    line = next(line for line in reversed(printed.splitlines()) if line.startswith("ckks-authority"))
+    assert line.split() == ["ckks-authority", "1000", "125", "200", "ms", "3.5x", "6.00", "9.5x", "0.01", "300", "ms"]
+
+
+def test_encrypted_clients_have_to_be_among_the_clients() -> None:
+    with pytest.raises(ConfigError, match="encrypted_clients has 7, which clients has not: 3, 5"):
+        bench_protocols(["bfv"], clients=[3, 5], dropouts=[0.0], values=1, encrypted_clients=[7])
 
 
 # Flower
