@@ -109,17 +109,17 @@ def _encrypted(rows: Sequence[Row]) -> Table:
         (
             "protocol",
             "clients",
-            "of them\nvanish",
+            "van-\nish",
             "until\nsent",
             "usual\n/ ours",
             "up, B\n/ value",
             "usual\n/ ours",
             "down, B\n/ value",
-            "autho-\nrity",
+            "auth.",
         ),
     )
     for row in rows:
-        if row.protocol in UNENCRYPTED or row.protocol == FLOWER:
+        if row.protocol in (*UNENCRYPTED, FLOWER, DEFAULT):
             continue
         other = usual.get((row.clients, row.dropout))
         table.add_row(

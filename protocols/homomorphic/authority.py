@@ -19,7 +19,7 @@ from protocols.homomorphic.opening import open_total, requested, total_limit
 from protocols.homomorphic.parameters import Parameters, Scheme
 from protocols.homomorphic.planning import plan_streams, sets_of
 from protocols.homomorphic.seal import backend
-from protocols.homomorphic.secrets import label, secret_key, tag_root, voucher_root
+from protocols.homomorphic.secrets import bound_session, label, secret_key, tag_root, voucher_root
 from protocols.homomorphic.vectors import Key
 from protocols.homomorphic.vouchers import Notary
 from protocols.keys import KEY_BYTES, RoundKey, Secret, advertisement, session_digest
@@ -92,13 +92,14 @@ class KeyAuthority(SumAuthority):
     def _join(self, round_id: bytes, cohort: tuple[int, ...]) -> None:
         topology = self._terms.topology(len(cohort))
         self._round_id, self._cohort, self._needed = round_id, cohort, topology.survivors
-        self._session = session_digest(
+        session = session_digest(
             round_id,
             roster=self._credentials.roster.digest,
             terms=self._terms.digest(self._name),
             cohort=cohort,
             topology=topology,
         )
+        self._session = bound_session(session, self._plans)
 
     def _take_keys(self, message: wire.Keys) -> bytes:
         members = check_cohort([entry.member for entry in message.keys])

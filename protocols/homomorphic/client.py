@@ -14,6 +14,7 @@ from protocols.encoding import Values
 from protocols.errors import CohortError, PhaseError, RosterError, StepError
 from protocols.homomorphic.parameters import Scheme
 from protocols.homomorphic.planning import plan_streams
+from protocols.homomorphic.secrets import bound_session
 from protocols.homomorphic.vectors import Key, encrypt_vector
 from protocols.homomorphic.vouchers import Notary
 from protocols.keys import RoundKey, advertisement, request_context, session_digest
@@ -137,13 +138,14 @@ class HomomorphicClient(SumClient):
         """Take note of the round: everything below is bound to these."""
         topology = self._terms.topology(len(cohort))
         self._round_id, self._cohort, self._needed = round_id, cohort, topology.survivors
-        self._session = session_digest(
+        session = session_digest(
             round_id,
             roster=self._credentials.roster.digest,
             terms=self._terms.digest(self._name),
             cohort=cohort,
             topology=topology,
         )
+        self._session = bound_session(session, self._plans)
 
     def _check_members(self, members: Sequence[int]) -> frozenset[int]:
         """Who completed the set-up, if that can be."""
@@ -174,19 +176,20 @@ class HomomorphicClient(SumClient):
             raise PhaseError("the set-up of this round is not finished, or the round is closed")
         request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight, context=context)
         plan = self._plans[stream]
-        body = encrypt_vector(plan, ring, self._key(stream), executor=self._executor)
+        encrypted = encrypt_vector(plan, ring, self._key(stream), executor=self._executor)
         self._credentials.rounds.claim_step(self._round_id, request.step)
         self._steps.pending, self.report = None, report
         sealed, signature = self._notary.vouch(
             plan,
-            body,
-            elements=len(ring),
+            encrypted,
             member=self._member,
             request=request_context(request.step, stream, request.values, request.context),
             shared=shared,
             identity=self._credentials.identity,
         )
-        message = wire.Ciphertexts(self._round_id, self._member, request.step, sealed, signature, memoryview(body))
+        message = wire.Ciphertexts(
+            self._round_id, self._member, request.step, sealed, signature, memoryview(encrypted.body)
+        )
         return wire.encode(message)
 
     def _take_abort(self, message: wire.Abort) -> None:

@@ -69,7 +69,6 @@ def open_total(
         plan,
         total.body,
         total.vouchers,
-        elements=elements,
         request=requested(total),
         members=members,
         needed=needed,

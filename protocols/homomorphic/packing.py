@@ -71,6 +71,13 @@ class Packing:
         limbs = -(-(2 * offset).bit_length() // limb_bits)
         return cls(offset=offset, clients=clients, fields=1, field_bits=message_bits, limbs=limbs, limb_bits=limb_bits)
 
+    def __str__(self) -> str:
+        """All of the above in a fixed form, for parties to compare."""
+        return (
+            f"offset={self.offset} clients={self.clients} fields={self.fields} field={self.field_bits} "
+            f"limbs={self.limbs} limb={self.limb_bits}"
+        )
+
     @property
     def message_bits(self) -> int:
         """Bits that a sum of integers takes."""

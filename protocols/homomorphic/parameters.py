@@ -77,6 +77,14 @@ class Parameters:
                 f"message_bits is {self.message_bits}: sums of {self.clients} such ciphertexts hold 1 to {largest} bits"
             )
 
+    def __str__(self) -> str:
+        """All of the above in a fixed form: keys are derived from it, and parties compare it."""
+        kind = "public" if self.public else "secret"
+        return (
+            f"{self.scheme} degree={self.degree} modulus={self.modulus_bits} message={self.message_bits} "
+            f"scale={self.scale_bits} {kind} clients={self.clients}"
+        )
+
     @property
     def coefficient_bytes(self) -> int:
         """Bytes of one coefficient on the wire."""

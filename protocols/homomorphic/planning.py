@@ -7,7 +7,7 @@ are dearer by the byte but leave more room beside the errors, so that more field
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from protocols.encoding import FixedPoint
@@ -16,6 +16,7 @@ from protocols.homomorphic.packing import Packing
 from protocols.homomorphic.parameters import LARGEST_MODULUS, Parameters, Scheme, capacity
 from protocols.noise import NoNoise
 from protocols.terms import Terms
+from protocols.wire import MAX_KEYS
 
 SEED_BYTES = 64
 """Of the generator that expands a fresh symmetric ciphertext's second polynomial; it travels in its place."""
@@ -75,10 +76,6 @@ class Plan:
         """Bytes of a client's ciphertexts: one polynomial and a seed each, or two polynomials under a public key."""
         size = self.parameters.polynomial_bytes
         return self.chunks(elements) * (2 * size if self.parameters.public else size + SEED_BYTES)
-
-    def linear_bytes(self, elements: int) -> int:
-        """Bytes at the beginning of bodies that add up: the first polynomials; under a public key, both."""
-        return self.chunks(elements) * (2 if self.parameters.public else 1) * self.parameters.polynomial_bytes
 
     def sum_bytes(self, elements: int) -> int:
         """Bytes of a sum: two polynomials a ciphertext."""
@@ -172,7 +169,19 @@ def plan_streams(scheme: Scheme, terms: Terms, *, public: bool) -> dict[str, Pla
             plans[name] = plan_sums(scheme, encoding, public=public, headroom=terms.noise.headroom())
         except TermsError as error:
             raise TermsError(f"stream {name!r}: {error}") from None
+    if len(sets_of(plans.values())) > MAX_KEYS:
+        raise TermsError(f"the streams need {len(sets_of(plans.values()))} different keys: at most {MAX_KEYS}")
     return plans
+
+
+def described(plans: Mapping[str, Plan]) -> bytes:
+    """Every stream's parameters and packing as text.
+
+    They follow from the terms by floating-point arithmetic; with their text in the session's digest, two machines that
+    got different ones share no round.
+    """
+    lines = (f"{name}: {plan.parameters}; {plan.packing}\n" for name, plan in sorted(plans.items()))
+    return "".join(lines).encode("ascii")
 
 
 def sets_of(plans: Iterable[Plan]) -> list[Parameters]:

@@ -142,7 +142,7 @@ class Seal:
 
     # Encryption
 
-    def encrypt(self, integers: Integers, key: Any) -> tuple[bytes, bytes]:
+    def encrypt(self, integers: Integers, key: Any) -> tuple[bytes, bytes, bytes]:
         """Encrypt one client's integers.
 
         Args:
@@ -150,25 +150,24 @@ class Seal:
             key: a secret key, or a public one where the parameters say so.
 
         Returns:
-            The first polynomials, and of the second ones their seeds, of 64 bytes each; or, under a public key, all of
-            the second polynomials as well. Polynomials as :mod:`~protocols.homomorphic.coefficients` writes them.
+            The first polynomials, the second ones (as :mod:`~protocols.homomorphic.coefficients` writes both), and the
+            64-byte seeds from which the second ones come; none under a public key.
         """
         encryptor, width = self._core.Encryptor(self._context, key), self.parameters.coefficient_bytes
-        first, second = [], []
+        first, second, seeds = [], [], []
+        ciphertext = self._api.Ciphertext(self._context)
         with _Scratch() as scratch:
             for chunk in integers:
                 plaintext = self._plaintext(chunk, scratch)
                 if self.parameters.public:
-                    ciphertext = self._api.Ciphertext(self._context)
                     encryptor.encrypt(plaintext, ciphertext)
-                    both = to_bytes(self._words(scratch.saved(ciphertext, self._limit(2)), 2), width)
-                    first.append(both[: len(both) // 2])
-                    second.append(both[len(both) // 2 :])
                 else:
-                    body = scratch.saved(encryptor.encrypt_symmetric(plaintext), self._limit(2))
-                    first.append(to_bytes(self._words(body[: -_HEADER.size - 1 - SEED_BYTES], 1), width))
-                    second.append(body[-SEED_BYTES:])
-        return b"".join(first), b"".join(second)
+                    seeds.append(scratch.saved(encryptor.encrypt_symmetric(plaintext), self._limit(2))[-SEED_BYTES:])
+                    ciphertext.load(self._context, scratch.path)
+                both = to_bytes(self._words(scratch.saved(ciphertext, self._limit(2)), 2), width)
+                first.append(both[: len(both) // 2])
+                second.append(both[len(both) // 2 :])
+        return b"".join(first), b"".join(second), b"".join(seeds)
 
     def _plaintext(self, chunk: Integers, scratch: _Scratch) -> Any:
         plaintext = self._api.Plaintext()

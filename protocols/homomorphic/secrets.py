@@ -7,10 +7,11 @@ hold the key, what seals vouchers. Whoever encrypts under a public key is given 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from protocols.homomorphic.coefficients import to_bytes
 from protocols.homomorphic.parameters import Parameters
+from protocols.homomorphic.planning import Plan, described
 from protocols.homomorphic.seal import backend
 from protocols.homomorphic.vectors import Key
 from protocols.keys import Secret
@@ -23,6 +24,7 @@ def label(purpose: str) -> bytes:
     return b"codream-secure homomorphic v1 " + purpose.encode("ascii") + b"\0"
 
 
+_SESSION = label("session")
 _SEED = (label("key seed, first half"), label("key seed, second half"))
 _CHECK = label("key check")
 _TAGS = label("tags")
@@ -30,6 +32,11 @@ _TAG = label("tag")
 _STATE = label("state")
 _VOUCHERS = label("vouchers")
 _VOUCHER = label("voucher")
+
+
+def bound_session(session: bytes, plans: Mapping[str, Plan]) -> bytes:
+    """The digest of a round (:func:`protocols.keys.session_digest`) together with how its vectors are encrypted."""
+    return hashlib.sha256(_SESSION + session + described(plans)).digest()
 
 
 def secret_key(root: Secret, parameters: Parameters) -> Key:

@@ -13,6 +13,7 @@ from protocols.errors import PhaseError, ProtocolError, RosterError
 from protocols.homomorphic.collection import CipherCollection
 from protocols.homomorphic.parameters import Scheme
 from protocols.homomorphic.planning import plan_streams
+from protocols.homomorphic.secrets import bound_session
 from protocols.keys import Roster, advertisement, session_digest
 from protocols.machines import Outbox, Phase, SumResult, SumServer
 from protocols.steps import check_sender, too_few
@@ -58,9 +59,10 @@ class HomomorphicServer(SumServer):
         self._plans = plan_streams(scheme, terms, public=self.public)
         topology = terms.topology(len(self._cohort))
         self._needed = topology.survivors
-        self._session = session_digest(
+        session = session_digest(
             round_id, roster=roster.digest, terms=terms.digest(name), cohort=self._cohort, topology=topology
         )
+        self._session = bound_session(session, self._plans)
         self._keys: dict[int, wire.PublicKey] = {}
         self._members: tuple[int, ...] = ()
         self._next_step = 0

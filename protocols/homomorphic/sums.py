@@ -37,8 +37,9 @@ SHARED_KEY = ThreatModel(
     ),
     active_server=(
         "The same. It chooses who is in a sum, but a sum that is not one of enough signed contributions to one request "
-        "is refused by every client. Showing clients different sums makes them differ, which they notice at the next "
-        "step. It can make the second polynomials of a sum wrong, and so the sum random, though not of its choosing."
+        "is refused by every client before it is decrypted. It can show clients different ones of a step's possible "
+        "sums, so that they differ; clients that say what they know (shared, in SumClient.contribute) notice at the "
+        "next step. It can withhold sums."
     ),
     clients=(
         "The sums. All of them hold the secret key: one that also sees the ciphertexts, on the network or at the "
@@ -61,12 +62,17 @@ GRANTED_KEY = ThreatModel(
         "One sum a step, over at least all but floor(dropout * n) distinct members who signed for the same request: "
         "the authority opens nothing else. Every part of a sum is vouched for."
     ),
-    clients="Nothing of each other; the sum, if the server passes it on. A client can make a sum wrong.",
+    clients=(
+        "Those that follow the protocol learn nothing of each other; the sum, if the server passes it on. One that "
+        "deviates can make a sum wrong, and a sum that it is shown can hold the secret key: nobody checks that what "
+        "clients send are well-formed encryptions."
+    ),
     collusion=(
-        "A client and a server that deviates together open single vectors: the client contributes what others sent, "
-        "with another sign or from an earlier step, and the authority cannot tell. With a server that follows the "
-        "protocol, n - 1 colluders know the last one's vector from any sum. Server and authority together open "
-        "everything; so does the authority alone if it reads the network."
+        "One client that deviates, is shown one opened sum and gets hold of ciphertexts (from the server, or off the "
+        "network) opens every vector of the round. Together with a server that deviates it needs no key: it "
+        "contributes what others sent, with another sign or from an earlier step. n - 1 clients that only look know "
+        "the last one's vector from any sum of all. Server and authority together open everything; so does the "
+        "authority alone if it reads the network. Where clients may deviate, use the masked protocol."
     ),
     dropouts=(
         "Any may vanish before the sum; up to floor(dropout * n) in all, or the step is given up. If the authority "

@@ -1,8 +1,9 @@
 """Whole vectors: a client's ring elements as ciphertexts, sums of them, and back.
 
 A *body* is what travels. A client's is all first polynomials, then a seed for each second one; or, under a public key,
-all second polynomials. A sum's is all first, then all second polynomials. First polynomials add up coefficient by
-coefficient whoever adds them, so they are what linear tags are made of (under a public key both are).
+all second polynomials. A sum's is all first, then all second polynomials. Polynomials add up coefficient by
+coefficient, whoever adds them, so they, and not seeds, are what linear tags are made of: of both, because a server that
+could change second polynomials alone would add multiples of the secret key to the sum.
 
 Chunks are taken one by one, so nothing but the body is ever as long as the vector. SEAL holds the interpreter's lock;
 who wants several cores hands over a :class:`concurrent.futures.ProcessPoolExecutor`, whose processes are then sent
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,8 +74,21 @@ class Key:
         self._loaded = None
 
 
-def encrypt_vector(plan: Plan, ring: Ring, key: Key, *, executor: Executor | None = None) -> bytearray:
-    """A client's body.
+@dataclass(frozen=True, kw_only=True)
+class Encrypted:
+    """One client's vector.
+
+    Attributes:
+        body: what travels.
+        polynomials: all first and all second polynomials: what adds up. Under a public key the same as the body.
+    """
+
+    body: bytearray
+    polynomials: bytearray
+
+
+def encrypt_vector(plan: Plan, ring: Ring, key: Key, *, executor: Executor | None = None) -> Encrypted:
+    """Encrypt a client's vector.
 
     Args:
         plan: of the stream.
@@ -88,19 +103,20 @@ def encrypt_vector(plan: Plan, ring: Ring, key: Key, *, executor: Executor | Non
     size, chunks = plan.parameters.polynomial_bytes, plan.chunks(len(ring))
     integers = np.zeros((chunks, plan.parameters.degree), dtype=np.uint64)
     integers.reshape(-1)[: len(packed)] = packed - _centre(plan)
-    body = bytearray(plan.upload_bytes(len(ring)))
-    second_size = size if plan.parameters.public else SEED_BYTES
+    polynomials, all_seeds = bytearray(2 * chunks * size), bytearray()
     starts = range(0, chunks, _BLOCK_CHUNKS)
     blocks = [integers[start : start + _BLOCK_CHUNKS] for start in starts]
     run = map if executor is None else executor.map
-    for start, (first, second) in zip(starts, run(_encrypt, [key] * len(blocks), blocks), strict=True):
-        body[start * size : start * size + len(first)] = first
-        at = chunks * size + start * second_size
-        body[at : at + len(second)] = second
-    return body
+    for start, (first, second, seeds) in zip(starts, run(_encrypt, [key] * len(blocks), blocks), strict=True):
+        for part, at in ((first, start * size), (second, (chunks + start) * size)):
+            polynomials[at : at + len(part)] = part
+        all_seeds += seeds
+    if plan.parameters.public:
+        return Encrypted(body=polynomials, polynomials=polynomials)
+    return Encrypted(body=polynomials[: chunks * size] + all_seeds, polynomials=polynomials)
 
 
-def _encrypt(key: Key, block: Integers) -> tuple[bytes, bytes]:
+def _encrypt(key: Key, block: Integers) -> tuple[bytes, bytes, bytes]:
     return backend(key.parameters).encrypt(block, key.load())
 
 

@@ -26,6 +26,7 @@ from protocols.homomorphic.planning import Plan
 from protocols.homomorphic.seal import backend
 from protocols.homomorphic.secrets import CHECK_BYTES, label, state_digest, tag_key, voucher_key
 from protocols.homomorphic.tags import ROWS, TAG_BYTES, Tag, add_tags, from_tag_bytes, tag, to_tag_bytes
+from protocols.homomorphic.vectors import Encrypted
 from protocols.keys import Identity, Roster, Secret
 from protocols.steps import too_few
 
@@ -51,9 +52,8 @@ class Notary:
     def vouch(
         self,
         plan: Plan,
-        body: bytearray,
+        encrypted: Encrypted,
         *,
-        elements: int,
         member: int,
         request: bytes,
         shared: bytes,
@@ -63,15 +63,14 @@ class Notary:
 
         Args:
             plan: of the stream.
-            body: the ciphertexts.
-            elements: d, ring elements of the vector.
+            encrypted: the vector.
             member: who contributes.
             request: what the step asks for.
             shared: what only clients know of what it answers.
             identity: the member's.
         """
-        digest = hashlib.sha256(body).digest()
-        content = to_tag_bytes(self._tag(plan, memoryview(body)[: plan.linear_bytes(elements)], request))
+        digest = hashlib.sha256(encrypted.body).digest()
+        content = to_tag_bytes(self._tag(plan, memoryview(encrypted.polynomials), request))
         content += state_digest(self.tags, self.session, request, shared)
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._cipher(member).encrypt(nonce, content, self._place(member, request, digest))
@@ -83,7 +82,6 @@ class Notary:
         body: memoryview,
         vouchers: Sequence[wire.Voucher],
         *,
-        elements: int,
         request: bytes,
         members: Iterable[int],
         needed: int,
@@ -96,7 +94,6 @@ class Notary:
             plan: of the stream.
             body: of the sum.
             vouchers: in ascending order of their members.
-            elements: d, ring elements of every vector.
             request: what the step asks for.
             members: who may contribute.
             needed: how many distinct ones must have.
@@ -128,7 +125,7 @@ class Notary:
             if expected is not None and state != expected:
                 raise ReplicaError(f"member {voucher.member} holds another state than this client: their sums differ")
             total = add_tags(total, vouched, modulus=modulus)
-        if self._tag(plan, body[: plan.linear_bytes(elements)], request) != total:
+        if self._tag(plan, body, request) != total:
             raise VoucherError("the sum is not the sum of the contributions that were vouched for: it is not opened")
         return contributors
 
@@ -143,10 +140,10 @@ class Notary:
             ) from None
         return from_tag_bytes(content[:TAG_BYTES]), content[TAG_BYTES : TAG_BYTES + CHECK_BYTES]
 
-    def _tag(self, plan: Plan, linear: memoryview, request: bytes) -> Tag:
+    def _tag(self, plan: Plan, polynomials: memoryview, request: bytes) -> Tag:
         parameters = plan.parameters
         return tag(
-            linear,
+            polynomials,
             key=tag_key(self.tags, self.session, request),
             width=parameters.coefficient_bytes,
             modulus=backend(parameters).modulus,

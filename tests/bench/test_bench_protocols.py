@@ -199,7 +199,10 @@ def test_json_is_written_to_the_file_and_nothing_is_left_beside_it(command: Comm
     assert list(target.parent.iterdir()) == [target]
     found = json.loads(target.read_text())
     assert [(row["protocol"], row["clients"], row["dropout"]) for row in found] == [
-        (name, size, dropout) for size in (6, 8) for name in ("plain", "masked") for dropout in (0.0, 0.2)
+        (name, size, dropout)
+        for size, names in ((6, ("plain", "masked", "bfv", "ckks", DEFAULT)), (8, ("plain", "masked")))
+        for name in names
+        for dropout in (0.0, 0.2)
     ]
     assert all(row.keys() == {field.name for field in dataclasses.fields(Row)} for row in found)
     assert {field.name for field in dataclasses.fields(Row)} >= ASKED_FOR

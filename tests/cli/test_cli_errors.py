@@ -157,7 +157,7 @@ def test_protections_that_cannot_be_are_refused_with_what_can(
 
 def test_protections_are_listed_with_who_learns_what(command: Callable[..., Any]) -> None:
     found = json.loads(command("protocols", "list", "--json").out)
-    assert set(found) == {"plain", "masked"}
+    assert set(found) == {"plain", "masked", "bfv", "ckks", "bfv-authority", "ckks-authority"}
     table = command("protocols", "list").out
     for statements in found.values():
         assert all(statement.split()[0] in table for statement in statements.values())

@@ -27,6 +27,8 @@ from protocols import (
     VoucherError,
     wire,
 )
+from protocols.homomorphic.coefficients import from_bytes, to_bytes
+from protocols.homomorphic.seal import backend
 from protocols.homomorphic.secrets import secret_key
 from protocols.homomorphic.vectors import BodySum
 from protocols.homomorphic.vouchers import statement
@@ -193,9 +195,9 @@ def test_a_member_that_dropped_out_of_the_set_up_vouches_for_nothing(
     assert rd.finish(totals).contributors == (3, 7, 8)
 
 
-@pytest.mark.parametrize("place", [0, 0.1, 0.25, 0.49])
+@pytest.mark.parametrize("place", [0, 0.1, 0.25, 0.49, 0.5, 0.7, 0.99])
 @pytest.mark.parametrize("byte", [0, 1, 2, 3])
-def test_a_first_polynomial_that_was_altered_in_one_byte_is_refused(
+def test_a_polynomial_that_was_altered_in_one_byte_is_refused(
     opened: Any, read: Read, change: Change, place: float, byte: int
 ) -> None:
     step = Step(opened, read)
@@ -206,19 +208,15 @@ def test_a_first_polynomial_that_was_altered_in_one_byte_is_refused(
     step.finish(opened)
 
 
-@pytest.mark.parametrize("byte", [0, 1, 2, 3])
-def test_a_second_polynomial_that_was_altered_in_one_byte_is_refused(
-    opened: Any, read: Read, change: Change, byte: int, request: pytest.FixtureRequest
-) -> None:
-    if opened.authority is None:
-        reason = (
-            "where clients hold the key, tags cover first polynomials only: the sum is opened with a share of the key"
-        )
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_no_multiple_of_the_key_gets_into_a_sum(opened: Any, read: Read, change: Change) -> None:
+    """A constant added to a second polynomial adds as many times the secret key to what the sum decrypts to."""
     step = Step(opened, read)
-    body = bytearray(step.total.body)
-    body[len(body) // 2 + byte] ^= 0x40
-    refused(opened, change(step.message, body=memoryview(body)), VoucherError, "not the sum")
+    parameters = opened.plan.parameters
+    modulus, width = backend(parameters).modulus, parameters.coefficient_bytes
+    body = from_bytes(step.total.body, width, modulus)
+    body[len(body) // 2] += np.uint64(modulus >> parameters.message_bits)
+    altered = to_bytes(body % np.uint64(modulus), width)
+    refused(opened, change(step.message, body=memoryview(altered)), VoucherError, "not the sum")
     step.finish(opened)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from protocols.homomorphic.coefficients import from_bytes, to_bytes
 from protocols.homomorphic.seal import backend
-from protocols.homomorphic.vectors import encrypt_vector
+from protocols.homomorphic.vectors import Encrypted, encrypt_vector
 
 
 def test_a_client_that_deviates_reads_the_key_off_an_opened_sum(
@@ -31,10 +31,11 @@ def test_a_client_that_deviates_reads_the_key_off_an_opened_sum(
     vectors = {member: np.full(elements, 0.01) for member in rd.members}
     rd.collect(rd.contributions({member: vectors[member] for member in (3, 7, 8)}))
 
-    def crafted(*given: Any, **kinds: Any) -> bytearray:
-        body = from_bytes(encrypt_vector(*given, **kinds), width, modulus)
+    def crafted(*given: Any, **kinds: Any) -> Encrypted:
+        body = from_bytes(encrypt_vector(*given, **kinds).body, width, modulus)
         body[parameters.degree] += np.uint64(modulus * height >> parameters.message_bits)
-        return bytearray(to_bytes(body % np.uint64(modulus), width))
+        content = bytearray(to_bytes(body % np.uint64(modulus), width))
+        return Encrypted(body=content, polynomials=content)
 
     monkeypatch.setattr("protocols.homomorphic.client.encrypt_vector", crafted)
     rd.collect(rd.contributions({20: vectors[20]}))

@@ -30,11 +30,13 @@ def drawn(parameters: Parameters, *, chunks: int = 1, seed: int = 0) -> np.ndarr
     return integers - np.uint64(largest // 2) if parameters.scheme == "ckks" else integers
 
 
-def polynomials(seal: Seal, first: bytes, second: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Both polynomials of one chunk of a client's."""
+def polynomials(seal: Seal, first: bytes, second: bytes, seed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Both polynomials of one chunk of a client's: as they add up, and as the client has them."""
     width = seal.parameters.coefficient_bytes
-    other = from_bytes(second, width, seal.modulus) if seal.parameters.public else second
-    return seal.polynomials(seal.add(None, from_bytes(first, width, seal.modulus), other))
+    own = tuple(from_bytes(part, width, seal.modulus) for part in (first, second))
+    found = seal.polynomials(seal.add(None, own[0], own[1] if seal.parameters.public else seed))
+    assert [part.tolist() for part in found] == [part.tolist() for part in own]
+    return found
 
 
 @pytest.fixture(params=["bfv", "ckks"])
@@ -128,11 +130,11 @@ def test_the_slot_error_of_ckks_has_the_predicted_deviation(public: bool) -> Non
     secret = seal.secret_key(SEED)
     key = seal.load_public_key(seal.public_key(secret)) if public else secret
     parameters = seal.parameters
-    first, second = seal.encrypt(np.zeros((40, parameters.degree), np.uint64), key)
+    first, second, seeds = seal.encrypt(np.zeros((40, parameters.degree), np.uint64), key)
     size, errors = parameters.polynomial_bytes, []
-    other = size if public else 64
     for at in range(40):
-        both = polynomials(seal, first[at * size : (at + 1) * size], second[at * other : (at + 1) * other])
+        here = slice(at * size, (at + 1) * size)
+        both = polynomials(seal, first[here], second[here], seeds[at * 64 : (at + 1) * 64])
         errors.append(slots(seal, both, secret))
     variance = ERROR_VARIANCE * ((4 / 3 * parameters.degree + 1) if public else 1) * parameters.degree / 2
     predicted = np.sqrt(variance) / 2**parameters.scale_bits

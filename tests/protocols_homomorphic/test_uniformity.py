@@ -41,7 +41,7 @@ def body_of(scheme: str, public: bool, value: str) -> tuple[Plan, bytearray, int
         key = Key(plan.parameters, content, secret=False)
     elements = CHUNKS * plan.parameters.degree * plan.packing.fields // plan.packing.limbs
     element = {"zero": 0, "highest": plan.packing.offset, "lowest": -plan.packing.offset}[value] % 2**32
-    return plan, encrypt_vector(plan, np.full(elements, element, np.uint32), key), elements
+    return plan, encrypt_vector(plan, np.full(elements, element, np.uint32), key).body, elements
 
 
 @pytest.mark.parametrize(("scheme", "public", "value"), CASES)
@@ -52,7 +52,8 @@ def test_polynomials_of_a_constant_vector_are_uniform(scheme: str, public: bool,
     """
     plan, body, elements = body_of(scheme, public, value)
     width = plan.parameters.coefficient_bytes
-    content = np.frombuffer(body, np.uint8)[: plan.linear_bytes(elements)].reshape(-1, width)
+    size = plan.chunks(elements) * plan.parameters.polynomial_bytes * (2 if public else 1)
+    content = np.frombuffer(body, np.uint8)[:size].reshape(-1, width)
     assert len(content) == plan.chunks(elements) * plan.parameters.degree * (2 if public else 1)
     for place in range(width):
         assert statistic(content[:, place]) < LIMIT, place

@@ -16,7 +16,7 @@ from protocols import CiphertextError, ContributionError, FixedPoint, NoiseBudge
 from protocols.homomorphic.coefficients import to_bytes
 from protocols.homomorphic.planning import Plan, plan_sums
 from protocols.homomorphic.seal import backend
-from protocols.homomorphic.vectors import BodySum, Key, decrypt_sum, encrypt_vector
+from protocols.homomorphic.vectors import BodySum, Encrypted, Key, decrypt_sum, encrypt_vector
 
 SCHEMES = [(scheme, public) for scheme in ("bfv", "ckks") for public in (False, True)]
 
@@ -30,9 +30,9 @@ def keys(plan: Plan, seed: bytes | None = None) -> tuple[Key, Key]:
     return secret, Key(plan.parameters, content, secret=False)
 
 
-def added(plan: Plan, bodies: list[bytearray], elements: int) -> bytearray:
+def added(plan: Plan, bodies: list[Encrypted], elements: int) -> bytearray:
     total = BodySum(plan, elements)
-    for body in bodies:
+    for body in (encrypted.body for encrypted in bodies):
         assert len(body) == total.expected == plan.upload_bytes(elements)
         total.check(memoryview(body))
         total.add(memoryview(body))
