@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from codream_secure.bench.others import FLOWER
+from codream_secure.bench.row import UNENCRYPTED
+from codream_secure.bench.tenseal_default import DEFAULT
 from codream_secure.cli.app import guarded
 from codream_secure.cli.tables import accuracy, method_cells, size
 from codream_secure.errors import ConfigError
@@ -113,6 +115,49 @@ def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown(headings, table)
 
 
+def encrypted_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All rows of ``bench protocols --json`` with encrypted sums among them, and ratios of TenSEAL's usual settings."""
+    usual = {(row["clients"], row["dropout"]): row for row in rows if row["protocol"] == DEFAULT}
+
+    def seconds(value: float | None) -> str:
+        return "-" if value is None else f"{1000 * value:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
+
+    def ratio(row: Mapping[str, Any], key: str) -> str:
+        other = usual.get((row["clients"], row["dropout"]))
+        return "-" if other is None or row["protocol"] in UNENCRYPTED else f"{other[key] / row[key]:.2g}x"
+
+    table = [
+        [
+            f"{row['protocol']}, {row['clients']}",
+            f"{100 * row['dropout']:g} %",
+            seconds(row["setup_cpu_s"]),
+            seconds(row["contribute_cpu_s"]),
+            ratio(row, "contribute_cpu_s"),
+            seconds(row["client_cpu_s"]),
+            seconds(row["server_cpu_s"]),
+            seconds(row["authority_cpu_s"]),
+            f"{row['upload_bytes_per_value']:.2f}",
+            ratio(row, "upload_bytes_per_value"),
+            f"{row['download_bytes_per_value']:.2f}",
+        ]
+        for row in rows
+    ]
+    headings = (
+        "protection, clients",
+        "vanish",
+        "set-up, client",
+        "until sent",
+        "usual / ours",
+        "step, client",
+        "step, server",
+        "authority",
+        "bytes a value, up",
+        "usual / ours",
+        "down",
+    )
+    return markdown(headings, table)
+
+
 def cost_markdown(found: Mapping[str, Any]) -> str:
     """What masking adds, of a ``protection_cost.json``."""
     digits, resnet = found["digits"], found["resnet18"]
@@ -159,7 +204,8 @@ def render(name: str) -> str:
         known = ", ".join(sorted(path.stem for path in RESULTS.glob("*.json")))
         raise ConfigError(f"there is no result {name!r} in {RESULTS.name}: known are {known or 'none'}") from None
     if isinstance(content, list):
-        return bench_markdown(content)
+        encrypted = any(row["protocol"] not in (*UNENCRYPTED, FLOWER) for row in content)
+        return encrypted_markdown(content) if encrypted else bench_markdown(content)
     if "variants" in content:
         return variants_markdown(content)
     return cost_markdown(content) if "resnet18" in content else comparison_markdown(content)

@@ -108,7 +108,7 @@ def _encrypted(rows: Sequence[Row]) -> Table:
         f"Encrypted sums: CPU time of a client until its vector is sent, and bytes; {DEFAULT} over ours",
         (
             "protocol",
-            "clients",
+            "cli-\nents",
             "van-\nish",
             "until\nsent",
             "usual\n/ ours",

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from codream_secure.cli.progress import Watch
+from codream_secure.cli.sums import protocols_app
 from codream_secure.cli.tables import comparison_table, flat, plain_table, show, size
 from codream_secure.config import Config, load_config
 from codream_secure.errors import CodreamError, ConfigError, DataError, NumericalError
@@ -34,7 +35,6 @@ app = typer.Typer(
     help="Collaborative learning in data space: CoDream beside its baselines.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
-protocols_app = typer.Typer(no_args_is_help=True, help="Look at the protections of sums.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(data_app, name="data")
 app.add_typer(protocols_app, name="protocols")
@@ -213,19 +213,6 @@ def data_check(
         _print_json(found)
         return
     show(plain_table(("data set", source), flat(found)))
-
-
-@protocols_app.command("list")
-def protocols_list(as_json: AsJson = False) -> None:
-    """List the protections that a configuration can name, and who learns what under each."""
-    from protocols import available_protocols, make_protocol
-
-    found = {name: dataclasses.asdict(make_protocol(name).threat_model) for name in available_protocols()}
-    if as_json:
-        _print_json(found)
-        return
-    for name, statements in found.items():
-        show(plain_table((name, ""), [(part.replace("_", " "), text) for part, text in statements.items()]))
 
 
 @bench_app.command("dreaming")
