@@ -17,6 +17,7 @@ gives for a name; what it protects against whom is its ``threat_model``.
 """
 
 from protocols.costs import SERVER, Cost, Costs
+from protocols.discrete_noise import DiscreteGaussianNoise, SkellamNoise
 from protocols.driver import Dropouts, Envelope, Network, Simulation
 from protocols.encoding import EncodingReport, FixedPoint
 from protocols.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "Cost",
     "Costs",
     "Credentials",
+    "DiscreteGaussianNoise",
     "Dropouts",
     "EncodingError",
     "EncodingReport",
@@ -77,6 +79,7 @@ __all__ = [
     "SenderError",
     "ShareError",
     "Simulation",
+    "SkellamNoise",
     "StepError",
     "SumClient",
     "SumProtocol",
