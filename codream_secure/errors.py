@@ -33,3 +33,11 @@ class NumericalError(CodreamError):
 
 class CheckpointError(CodreamError):
     """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class PrivacyError(CodreamError):
+    """A claim of differential privacy cannot be made as asked, or a release cannot be accounted for."""
+
+
+class BudgetExceededError(PrivacyError):
+    """A release would spend more than the privacy budget; it was not recorded and must not be made."""

@@ -17,7 +17,7 @@ whom is its ``threat_model``.
 >>> cohort.close()
 """
 
-from protocols.costs import Cost, Costs
+from protocols.discrete_noise import DiscreteGaussianNoise, SkellamNoise
 from protocols.driver import Dropouts, Envelope, Network, Simulation
 from protocols.encoding import EncodingReport, FixedPoint
 from protocols.errors import (
@@ -63,6 +63,7 @@ __all__ = [
     "Cost",
     "Costs",
     "Credentials",
+    "DiscreteGaussianNoise",
     "Dropouts",
     "EncodingError",
     "EncodingReport",
@@ -89,6 +90,7 @@ __all__ = [
     "SenderError",
     "ShareError",
     "Simulation",
+    "SkellamNoise",
     "StepError",
     "SumAuthority",
     "SumClient",

@@ -70,7 +70,7 @@ def apply_masks(ring: Ring, *, add: Iterable[bytes] = (), subtract: Iterable[byt
         add: 32-byte keys of masks to add.
         subtract: 32-byte keys of masks to subtract.
     """
-    streams = [(_keystream(key), np.add) for key in add] + [(_keystream(key), np.subtract) for key in subtract]
+    streams = [(keystream(key), np.add) for key in add] + [(keystream(key), np.subtract) for key in subtract]
     width = _BLOCK_BYTES // ring.itemsize
     # OpenSSL may write up to one cipher block less one byte beyond what it is given.
     buffer = bytearray(_BLOCK_BYTES + 15)
@@ -83,7 +83,8 @@ def apply_masks(ring: Ring, *, add: Iterable[bytes] = (), subtract: Iterable[byt
             apply(block, mask[: len(block)], out=block)
 
 
-def _keystream(key: bytes) -> CipherContext:
+def keystream(key: bytes) -> CipherContext:
+    """What encrypts zeros to the keystream of a 32-byte key that is used for nothing else."""
     return Cipher(AES(key), _fastest_mode()).encryptor()
 
 

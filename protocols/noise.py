@@ -27,6 +27,10 @@ class Noise(ABC):
     def headroom(self) -> int:
         """The largest magnitude, in ring units, that one client's noise adds to one value."""
 
+    def contributors(self) -> int:
+        """How many clients' noise has to be in a sum, at least, for it to be opened."""
+        return 1
+
     @abstractmethod
     def add(self, ring: Ring) -> Ring:
         """The vector with this client's noise; the argument is unchanged or handed back as it is."""

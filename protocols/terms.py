@@ -96,7 +96,8 @@ class Terms:
         """How many of a cohort must be left for a sum to be opened: all but the share that may drop out.
 
         Raises:
-            TermsError: the cohort is too small for the terms, or too large for an encoding.
+            TermsError: the cohort is too small for the terms, or too large for an encoding; or a sum could be opened
+                that has less noise in it than was accounted for.
         """
         if self.min_cohort is not None and size < self.min_cohort:
             raise TermsError(f"the cohort has {size} members: the terms ask for at least {self.min_cohort}")
@@ -105,7 +106,14 @@ class Terms:
                 raise TermsError(
                     f"the cohort has {size} members, but stream {name!r} is encoded for at most {encoding.clients}"
                 )
-        return survivors_needed(size, self.dropout)
+        survivors = survivors_needed(size, self.dropout)
+        if survivors < self.noise.contributors():
+            raise TermsError(
+                f"of a cohort of {size} sums of {survivors} would be opened (dropout is {self.dropout}), but the "
+                f"{self.noise.name} noise counts on {self.noise.contributors()} contributions: lower dropout, or make "
+                "noise for this many clients and dropouts"
+            )
+        return survivors
 
     def topology(self, size: int) -> Topology:
         """Neighbour graph and thresholds of a cohort of ``size`` members.

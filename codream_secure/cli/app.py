@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from codream_secure.cli.privacy import dp_app
 from codream_secure.cli.progress import Watch
 from codream_secure.cli.sums import protocols_app
 from codream_secure.cli.tables import comparison_table, flat, plain_table, show, size
@@ -39,6 +40,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machin
 app.add_typer(data_app, name="data")
 app.add_typer(protocols_app, name="protocols")
 app.add_typer(bench_app, name="bench")
+app.add_typer(dp_app, name="dp")
 
 ConfigFile = Annotated[Path, typer.Argument(help="TOML configuration.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value. Repeatable.")]
