@@ -17,6 +17,7 @@ whom is its ``threat_model``.
 >>> cohort.close()
 """
 
+from protocols.costs import Cost, Costs
 from protocols.discrete_noise import DiscreteGaussianNoise, SkellamNoise
 from protocols.driver import Dropouts, Envelope, Network, Simulation
 from protocols.encoding import EncodingReport, FixedPoint
