@@ -19,9 +19,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
-blake, bodies, encrypted, frames, lattice, planning = (
+blake, bodies, encrypted, frames, lattice, planning, vouchers = (
     importlib.import_module(f"independent.{name}")
-    for name in ("blake", "bodies", "encrypted", "frames", "lattice", "planning")
+    for name in ("blake", "bodies", "encrypted", "frames", "lattice", "planning", "vouchers")
 )
 PAGE = (HERE.parents[1] / "docs" / "wire_format.md").read_text(encoding="utf-8")
 
@@ -97,9 +97,23 @@ def test_the_page_gives_the_primes(degree: int, bits: int) -> None:
 
 
 def test_the_page_gives_the_text_of_a_set_of_parameters() -> None:
-    (text,) = set(re.findall(r"`(Parameters\(.*?\))`", PAGE))
+    """And that of a packing."""
+    (parameters,) = re.findall(r"^    (bfv degree=\d.*)$", PAGE, flags=re.MULTILINE)
+    (packing,) = re.findall(r"^    (offset=\d.*)$", PAGE, flags=re.MULTILINE)
     stream = {"clip": "0x1.0p+0", "clients": 4, "max_weight": 100, "ring_bits": 64, "value_bits": None}
-    assert planning.carrier("bfv", stream, public=False).text == text
+    found = planning.carrier("bfv", stream, public=False)
+    assert (found.text, found.packing_text) == (parameters, packing)
+
+
+@pytest.mark.parametrize("field", planning.Carrier._fields)
+def test_a_session_depends_on_everything_about_how_vectors_are_encrypted(field: str) -> None:
+    case = round_("bfv")
+    carriers = encrypted.Round(case["given"]).carriers
+    value = getattr(carriers["labels"], field)
+    other = "ckks" if value == "bfv" else not value if isinstance(value, bool) else value + 1
+    changed = {**carriers, "labels": carriers["labels"]._replace(**{field: other})}
+    assert vouchers.session(bytes(32), changed) != vouchers.session(bytes(32), carriers)
+    assert vouchers.streams(carriers) == case["expected"]["derived"]["streams"]
 
 
 # What is noticed
@@ -178,6 +192,16 @@ def test_whoever_opens_a_sum_notices_a_changed_message(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         opened_with("ckks_authority", message, change)
+
+
+@pytest.mark.parametrize("name", ["bfv", "ckks"])
+@pytest.mark.parametrize("part", [0, 1], ids=["first", "second"])
+def test_clients_notice_that_either_polynomial_of_a_sum_is_another(name: str, part: int) -> None:
+    def change(fields: dict[str, Any]) -> None:
+        fields["body"] = flip(fields["body"], part * len(fields["body"]) // 2)
+
+    with pytest.raises(ValueError, match="not the sum of what was vouched"):
+        opened_with(name, "Total", change)
 
 
 def test_a_client_notices_a_root_that_gives_other_keys_or_does_not_open() -> None:

@@ -17,6 +17,7 @@ import pytest
 from protocols import Credentials, Identity, Phase, Roster, RoundLog, SumClient, Terms, make_protocol
 from protocols.errors import ProtocolError
 from protocols.homomorphic.coefficients import Coefficients, from_bytes
+from protocols.homomorphic.planning import SEED_BYTES
 from protocols.homomorphic.seal import Seal
 from protocols.machines import SumAuthority
 from protocols.parties import AUTHORITY
@@ -24,7 +25,7 @@ from protocols.parties import AUTHORITY
 HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
-bodies = importlib.import_module("independent.bodies")
+blake, bodies, lattice = (importlib.import_module(f"independent.{name}") for name in ("blake", "bodies", "lattice"))
 terms_from = importlib.import_module("generator.terms").terms_from
 randomness = importlib.import_module("generator.randomness")
 
@@ -133,9 +134,17 @@ def drawn(script: Script, body: bytes = b"", keys: Sequence[bytes] = ()) -> Iter
     """Recorded draws, and recorded ciphertexts where SEAL would make new ones."""
     left = list(keys)
 
-    def encrypt(seal: Seal, integers: np.ndarray[Any, Any], key: Any) -> tuple[bytes, bytes]:
-        size = len(integers) * seal.parameters.polynomial_bytes
-        return body[:size], body[size:]
+    def encrypt(seal: Seal, integers: np.ndarray[Any, Any], key: Any) -> tuple[bytes, bytes, bytes]:
+        parameters, size = seal.parameters, len(integers) * seal.parameters.polynomial_bytes
+        first, rest = body[:size], body[size:]
+        if parameters.public:
+            return first, rest, b""
+        expanded = [
+            blake.uniform(rest[at : at + SEED_BYTES], parameters.degree, seal.modulus)
+            for at in range(0, len(rest), SEED_BYTES)
+        ]
+        second = b"".join(lattice.polynomial_bytes(found, parameters.coefficient_bytes) for found in expanded)
+        return first, second, rest
 
     def public_key(seal: Seal, secret: Any) -> Coefficients:
         return from_bytes(left.pop(0), seal.parameters.coefficient_bytes, seal.modulus)

@@ -14,9 +14,10 @@ from protocols.homomorphic import secrets
 from protocols.homomorphic.coefficients import to_bytes
 from protocols.homomorphic.parameters import Parameters, Scheme
 from protocols.homomorphic.planning import Plan as CiphertextPlan
-from protocols.homomorphic.planning import plan_streams, plan_sums, sets_of
+from protocols.homomorphic.planning import described, plan_streams, plan_sums, sets_of
 from protocols.homomorphic.seal import backend
 from protocols.homomorphic.tags import tag
+from protocols.homomorphic.vectors import BodySum
 from protocols.keys import Secret, context_digest, request_context
 from protocols.machines import SumResult
 from protocols.parties import AUTHORITY
@@ -109,9 +110,12 @@ class EncryptedRecording(Recording):
     def _tag(self, message: Ciphertexts) -> None:
         about = self.plan.steps[message.step]
         plan, elements = self.plans[about.stream], self.plan.terms.streams[about.stream].length(about.values)
+        # The sum of one contribution alone: its polynomials, the second ones expanded.
+        alone = BodySum(plan, elements)
+        alone.add(memoryview(message.body))
         self.tags[message.step][str(message.member)] = list(
             tag(
-                message.body[: plan.linear_bytes(elements)],
+                alone.body(),
                 key=self._tag_key(message.step),
                 width=plan.parameters.coefficient_bytes,
                 modulus=backend(plan.parameters).modulus,
@@ -121,7 +125,7 @@ class EncryptedRecording(Recording):
     def _derived(self) -> dict[str, Any]:
         """What implementations may want to look at on their way from a root to a sum."""
         root, tags, sets = self._root, secrets.tag_root(self._root), sets_of(self.plans.values())
-        derived: dict[str, Any] = {"session": self._session.hex()}
+        derived: dict[str, Any] = {"streams": described(self.plans).decode("ascii"), "session": self._session.hex()}
         if self.authority is None:
             derived["key_check"] = secrets.key_check(root, sets).hex()
         derived["sets"] = [
@@ -243,7 +247,8 @@ def _parameters(name: str, scheme: Scheme, encoding: FixedPoint, public: bool) -
     plan, given = _plan_json(scheme, encoding, public)
     packing = {field: getattr(plan.packing, field) for field in _PACKING}
     modulus = backend(plan.parameters).modulus
-    expected = {"text": str(plan.parameters), "modulus": modulus, "packing": packing}
+    texts = {"text": str(plan.parameters), "packing_text": str(plan.packing)}
+    expected = {**texts, "modulus": modulus, "packing": packing}
     return {"kind": "parameters", "name": name, "given": given, "expected": expected}
 
 

@@ -73,12 +73,12 @@ class SeededSeal(Seal):
         return settings
 
 
-def _encrypt(seal: Seal, integers: Integers, key: Any, stream: Seeded) -> tuple[bytes, bytes]:
+def _encrypt(seal: Seal, integers: Integers, key: Any, stream: Seeded) -> tuple[bytes, ...]:
     """As SEAL does it, each ciphertext under a seed of its own."""
     parts = [
         _ENCRYPT(SeededSeal(seal.parameters, stream.bytes(SEAL_SEED_BYTES)), chunk[None], key) for chunk in integers
     ]
-    return b"".join(first for first, _ in parts), b"".join(second for _, second in parts)
+    return tuple(b"".join(column) for column in zip(*parts, strict=True))
 
 
 def _public_key(seal: Seal, secret: Any, stream: Seeded) -> Coefficients:

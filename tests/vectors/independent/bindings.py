@@ -20,7 +20,8 @@ _HOMOMORPHIC = (
     *("key seed, first half", "key seed, second half", "key check", "key parcel", "grant", "grant parcel", "tags"),
     *("tag", "state", "vouchers", "voucher", "sealed tag", "contribution", "opened"),
 )
-LABELS = {"terms": b"codream-secure terms v1\0"} | {
+_ENCRYPTED_SESSION = {"encrypted session": b"codream-secure homomorphic v1 session\0"}
+LABELS = {"terms": b"codream-secure terms v1\0", **_ENCRYPTED_SESSION} | {
     use: f"codream-secure {family} v1 {use}\0".encode("ascii")
     for family, uses in (("masked", _MASKED), ("homomorphic", _HOMOMORPHIC))
     for use in uses

@@ -36,11 +36,9 @@ def joined(frame: Any, bodies: Bodies) -> bytes:
     return b"".join(bytes.fromhex(part) if isinstance(part, str) else bodies[part["body"]] for part in parts)
 
 
-def linear(body: bytes, carrier: Carrier, elements: int) -> list[int]:
-    """The coefficients that tags are made of: of the first polynomials, and under a public key of the second, too."""
-    size = carrier.chunks(elements) * carrier.polynomial_bytes * (2 if carrier.public else 1)
-    found = lattice.polynomials(body[:size], carrier.degree, carrier.width, carrier.modulus)
-    return [coefficient for polynomial in found for coefficient in polynomial]
+def linear(chunks: Sequence[Chunk]) -> list[int]:
+    """The coefficients that tags are made of: all first polynomials, then all second ones."""
+    return [coefficient for which in (0, 1) for chunk in chunks for coefficient in chunk[which]]
 
 
 def contributed(body: bytes, carrier: Carrier, elements: int) -> list[Chunk]:

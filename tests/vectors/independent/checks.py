@@ -218,7 +218,7 @@ def _parcel(given: Given) -> Expected:
 def _parameters(given: Given) -> Expected:
     how = planning.carrier(given["scheme"], given["stream"], public=given["public"])
     packing = {name: getattr(how, name) for name in ("offset", "fields", "field_bits", "limbs", "limb_bits")}
-    return {"text": how.text, "modulus": how.modulus, "packing": packing}
+    return {"text": how.text, "packing_text": how.packing_text, "modulus": how.modulus, "packing": packing}
 
 
 def _packing(given: Given) -> Expected:

@@ -28,6 +28,7 @@ class Round:
         scheme = given["protocol"].removesuffix("-authority")
         streams = given["terms"]["streams"].items()
         self.carriers = {name: carrier(scheme, stream, public=self.granted) for name, stream in streams}
+        self.setting.session = vouchers.session(self.setting.session, self.carriers)
         self.sets = vouchers.sets(self.carriers.values())
 
     def step(self, step: int) -> tuple[Carrier, int, int]:
@@ -105,7 +106,10 @@ class Play:
         }
         self.members: list[int] = []
         self.root = b""
-        self.derived: dict[str, Any] = {"session": self.setting.session.hex()}
+        self.derived: dict[str, Any] = {
+            "streams": vouchers.streams(self.round.carriers),
+            "session": self.setting.session.hex(),
+        }
         self.new: dict[str, bytes] = {}
         """Bodies that nobody drew: those of sums."""
 
@@ -201,8 +205,9 @@ class Play:
         state = vouchers.state(vouchers.tag_root(self.root), setting.session, request, bytes.fromhex(about["shared"]))
         for number in asked:
             body = log.bodies[f"{number} at {step}"]
-            self._check(step, number, body)
-            tags[number] = lattice.tag(bodies.linear(body, how, elements), key, how.modulus)
+            chunks = bodies.contributed(body, how, elements)
+            self._check(step, number, chunks)
+            tags[number] = lattice.tag(bodies.linear(chunks), key, how.modulus)
             content = b"".join(bindings.u64(row) for row in tags[number]) + state
             voucher = self._voucher(step, number, body, content)
             if log.member("Ciphertexts", number, step, *voucher[2:], body):
@@ -223,13 +228,11 @@ class Play:
         signature = party.sign(vouchers.contribution(session, number, digest, sealed, asked))
         return [number, digest, sealed, signature]
 
-    def _check(self, step: int, number: int, body: bytes) -> None:
+    def _check(self, step: int, number: int, chunks: Sequence[bodies.Chunk]) -> None:
         """Raise unless the ciphertexts hold this member's vector, and nothing beyond it."""
-        how, elements, bits = self.round.step(step)
+        how, _, bits = self.round.step(step)
         packed = how.pack(self.round.encoded(step, number), bits)
-        found = bodies.decrypted(
-            bodies.contributed(body, how, elements), how, vouchers.secret_key(self.root, how), contributors=1
-        )
+        found = bodies.decrypted(chunks, how, vouchers.secret_key(self.root, how), contributors=1)
         if found != packed + [how.centre] * (len(found) - len(packed)):
             raise ValueError(f"member {number} encrypted something else than its vector")
 
@@ -346,6 +349,6 @@ class Holder:
                 raise ValueError(f"member {number} holds another state")
             sums = [(total + row) % how.modulus for total, row in zip(sums, tag, strict=True)]
         key = vouchers.tag_key(self.tags, setting.session, asked)
-        if lattice.tag(bodies.linear(body, how, elements), key, how.modulus) != sums:
+        if lattice.tag(bodies.linear(bodies.summed(body, how, elements)), key, how.modulus) != sums:
             raise ValueError("the body is not the sum of what was vouched for")
         return self.round.ring(step, body, self.root, len(total["vouchers"]))

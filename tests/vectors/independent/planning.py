@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -35,8 +35,17 @@ class Carrier(NamedTuple):
     @property
     def text(self) -> str:
         """What stands for the parameters where something is derived for them."""
-        shown = {name: repr(getattr(self, name)) for name in self._fields[:7]}
-        return f"Parameters({', '.join(f'{name}={value}' for name, value in shown.items())})"
+        names = ("degree", "modulus", "message", "scale")
+        numbers = (self.degree, self.modulus_bits, self.message_bits, self.scale_bits)
+        sizes = _shown(dict(zip(names, numbers, strict=True)))
+        return f"{self.scheme} {sizes} {'public' if self.public else 'secret'} clients={self.clients}"
+
+    @property
+    def packing_text(self) -> str:
+        """What stands for the packing in a session."""
+        names = ("offset", "clients", "fields", "field", "limbs", "limb")
+        numbers = (self.offset, self.clients, self.fields, self.field_bits, self.limbs, self.limb_bits)
+        return _shown(dict(zip(names, numbers, strict=True)))
 
     @property
     def modulus(self) -> int:
@@ -98,6 +107,10 @@ class Carrier(NamedTuple):
             cut = 2**self.field_bits
             totals = [value // cut**place % cut for value in sums for place in range(self.fields)][:elements]
         return [(total - contributors * self.offset) % 2**ring_bits for total in totals]
+
+
+def _shown(numbers: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={number}" for name, number in numbers.items())
 
 
 def _room(scheme: str, degree: int, bits: int, clients: int, public: bool) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from . import blake, lattice
 from .aes import gcm_decrypt, gcm_encrypt
@@ -17,6 +17,16 @@ def sets(carriers: Iterable[Carrier]) -> list[Carrier]:
     """One carrier for each set of parameters, by their texts."""
     found = {carrier.text: carrier for carrier in carriers}
     return [found[text] for text in sorted(found)]
+
+
+def streams(carriers: Mapping[str, Carrier]) -> str:
+    """One line for each stream: how its vectors are encrypted."""
+    return "".join(f"{name}: {carriers[name].text}; {carriers[name].packing_text}\n" for name in sorted(carriers))
+
+
+def session(plain: bytes, carriers: Mapping[str, Carrier]) -> bytes:
+    """The digest of a session where vectors are encrypted."""
+    return sha256(LABELS["encrypted session"], plain, streams(carriers).encode("ascii"))
 
 
 def key_seed(root: bytes, carrier: Carrier) -> bytes:
