@@ -11,7 +11,7 @@ round all this.)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -180,7 +180,7 @@ class Channel:
         self._sums += 1
         exactly: tuple[int, ...] | None = None
         context = self._shown.digest()
-        shared = self._states(vectors, held or {}) if self.opened_by_clients else None
+        shared = self._states(held or {}) if self.opened_by_clients else None
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)
@@ -201,10 +201,10 @@ class Channel:
                 self._count_costs(phase)
         raise failure
 
-    def _states(self, clients: Iterable[int], held: Mapping[int, Tensors]) -> dict[int, bytes]:
-        """Client number to a digest of all that only clients know."""
+    def _states(self, held: Mapping[int, Tensors]) -> dict[int, bytes]:
+        """Client number to a digest of all that only clients know; of every client, contributing or not."""
         states = {}
-        for client in clients:
+        for client in range(self.clients):
             digest = self._opened.copy()
             _update(digest, held.get(client, ()))
             states[client] = digest.digest()
@@ -229,6 +229,8 @@ class Channel:
 
 def _update(digest: hashlib._Hash, tensors: Tensors) -> None:
     for tensor in tensors:
+        # Shape and type, so that no two lists of tensors look alike.
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 

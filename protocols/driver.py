@@ -17,6 +17,7 @@ from protocols.encoding import Values
 from protocols.errors import (
     CohortError,
     ContributionError,
+    OpeningError,
     PhaseError,
     ProtocolError,
     ReplicaError,
@@ -114,6 +115,9 @@ class Simulation:
         self.server: SumServer | None = None
         self.authority: SumAuthority | None = None
         self.steps_left = 0
+        self._step = -1
+        self._refused = 0
+        """How many messages had been refused before the present step."""
         self._roster: Roster | None = None
         self._credentials: dict[int, Credentials] = {}
         if protocol.needs_credentials:
@@ -152,7 +156,7 @@ class Simulation:
         with self.costs.timed(SERVER, "setup"):
             outbox = self.server.open()
         self._run(outbox, "setup")
-        self.steps_left = self._terms.steps
+        self.steps_left, self._step = self._terms.steps, -1
 
     def sum(
         self,
@@ -196,6 +200,11 @@ class Simulation:
                 failure.asked_to_open = tuple(exactly or ())
                 raise failure from None
         self.steps_left -= 1
+        self._step += 1
+        self._refused = len(self.rejections)
+        for member, known in (shared or {}).items():
+            if member in self.clients:
+                self.clients[member].hold(known)
         self._deliver(outbox, "step")
         try:
             answers = self._contributions(vectors, stream, weights or {}, context, shared or {})
@@ -223,16 +232,21 @@ class Simulation:
         found = {}
         for member, client in self.clients.items():
             with contextlib.suppress(PhaseError):
-                found[member] = client.result()
+                result = client.result()
+                # Whoever got neither request nor sum still has the one before.
+                if result.step == self._step:
+                    found[member] = result
         return found
 
     def _opened(self) -> SumResult:
         found = list(self.results().values())
         if not found:
-            raise next(
-                rejection.error for rejection in reversed(self.rejections) if rejection.envelope.recipient != SERVER
-            )
-        if any(not np.array_equal(found[0].ring, other.ring) for other in found[1:]):
+            met = [one.error for one in self.rejections[self._refused :] if one.envelope.recipient != SERVER]
+            raise met[0] if met else OpeningError("the sum reached no client")
+        if any(
+            not np.array_equal(found[0].ring, other.ring) or found[0].contributors != other.contributors
+            for other in found[1:]
+        ):
             raise ReplicaError("clients opened different sums of the same step")
         return found[0]
 

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.encoding import EncodingReport, Ring, Values
-from protocols.errors import PhaseError, ProtocolError, RosterError
+from protocols.errors import ContributionError, PhaseError, ProtocolError, RosterError
 from protocols.keys import Identity, Roster
 from protocols.rounds import RoundLog
 from protocols.terms import Terms
@@ -61,12 +61,14 @@ class SumResult:
         weight: the sum of their weights; None where the stream has none.
         contributors: whose vectors are in it.
         ring: the sum before decoding, ``(length(d),)``.
+        step: its number within the round.
     """
 
     total: npt.NDArray[np.float64]
     weight: int | None
     contributors: tuple[int, ...]
     ring: Ring
+    step: int = -1
 
     def mean(self) -> npt.NDArray[np.float64]:
         """The (weighted) mean over the contributors.
@@ -144,6 +146,17 @@ class SumClient(ABC):
             ContributionError: the vector cannot be encoded, or has another length than was asked for.
             PhaseError: nothing was asked for, or another stream or context.
         """
+
+    def hold(self, shared: bytes) -> None:
+        """Say what this client knows before each step, whether or not it contributes to it.
+
+        Args:
+            shared: as for :meth:`contribute`; another contributor's sum is then refused if it knows something else.
+
+        Raises:
+            ContributionError: it is the server that opens sums.
+        """
+        raise ContributionError("hold() was called, but it is the server that opens this protocol's sums")
 
     def result(self) -> SumResult:
         """The sum of the latest step, where clients open sums.

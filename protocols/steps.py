@@ -247,7 +247,9 @@ def contribution(round_id: bytes, member: int, step: int, ring: Ring) -> bytes:
 def finished(collected: Collection, ring: Ring) -> SumResult:
     """The result of a step whose sum, in the ring, is known."""
     total, weight = collected.encoding.decode(ring)
-    return SumResult(total=total, weight=weight, contributors=tuple(sorted(collected.contributors)), ring=ring)
+    return SumResult(
+        total=total, weight=weight, contributors=tuple(sorted(collected.contributors)), ring=ring, step=collected.step
+    )
 
 
 def too_few(survivors: int, needed: int) -> TooFewSurvivorsError:

@@ -61,7 +61,8 @@ def dream_together(
     """Optimise dreams by the mean of the clients' updates (CoDream, section 3; DistAdam with ``optimizer="adam"``).
 
     Where clients open the sums, the optimiser is replicated: each client moves its own copy of the dreams by the mean
-    that it has opened, all of them alike to the last bit, and the server knows nothing but the noise they began with.
+    that it has opened, all of them alike to the last bit (on like hardware and libraries; others are found out), and
+    the server knows nothing but the noise they began with.
 
     Args:
         start: (n, C, H, W) float32, usually standard normal noise.

@@ -7,8 +7,8 @@ To read it from the ground up, all in this package: ``parameters`` and ``packing
 
 **BFV or CKKS.** Both carry the very integers that a masked sum adds up, and give the same sum to the last bit: BFV
 because it is exact, CKKS because its errors are kept below half an integer and rounded off, which fails with
-probability 2^-40 in a whole round. BFV packs a little more into a ciphertext and carries integer noise; CKKS decrypts
-faster. There is no sum for which CKKS is needed.
+probability 2^-40 at most in a whole round. BFV packs a little more into a ciphertext and carries integer noise; CKKS
+decrypts faster. There is no sum for which CKKS is needed.
 
 **Who holds the key** is part of the protocol's name. ``bfv`` and ``ckks``: all clients, so the server learns nothing at
 all, not even sums, and every client can open everything. ``bfv-authority`` and ``ckks-authority``: a party of its own,

@@ -205,6 +205,9 @@ class KeyAuthority(SumAuthority):
 class SavedAuthority(msgspec.Struct, forbid_unknown_fields=True):
     """What :meth:`KeyAuthority.snapshot` encrypts."""
 
+    def __repr__(self) -> str:
+        return "SavedAuthority(...)"
+
     round_id: bytes
     session: bytes
     cohort: list[int]

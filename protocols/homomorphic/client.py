@@ -199,7 +199,14 @@ class HomomorphicClient(SumClient):
             raise StepError(f"step {message.step}, which is given up, is not the one going on")
         else:
             self._steps.pending = None
-        raise too_few(message.survivors, message.needed)
+        error = too_few(message.survivors, message.needed)
+        if self._may_be_open(message.step):
+            error.asked_to_open = tuple(sorted(self._members))
+        raise error
+
+    def _may_be_open(self, step: int | None) -> bool:
+        """Whether the server may have learnt the sum of a step that it says is given up."""
+        return False
 
     def close(self) -> None:
         self._forget()
@@ -237,6 +244,9 @@ class HomomorphicClient(SumClient):
 
 class SavedClient(msgspec.Struct, forbid_unknown_fields=True):
     """What a client's snapshot encrypts."""
+
+    def __repr__(self) -> str:
+        return f"SavedClient(member={self.member}, ...)"
 
     member: int
     round_id: bytes

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 
 from protocols import wire
 from protocols.encoding import Values
-from protocols.errors import CiphertextError, RosterError
+from protocols.errors import CiphertextError, RosterError, ShareError
 from protocols.homomorphic.client import HomomorphicClient, SavedClient, State
 from protocols.homomorphic.parameters import Parameters, Scheme
 from protocols.homomorphic.planning import sets_of
@@ -48,6 +48,8 @@ class GrantedKeyClient(HomomorphicClient):
         )
         self._keys: dict[Parameters, Key] = {}
         self._tags, self._vouchers = Secret(b""), Secret(b"")
+        self._contributed = -1
+        """The latest step that this client contributed to: the server may have had its sum opened."""
 
     def _expected(self) -> tuple[type[wire.Message], ...]:
         return (wire.Welcome,) if self._state is State.KEYS else (wire.StepRequest,)
@@ -68,7 +70,10 @@ class GrantedKeyClient(HomomorphicClient):
         self._credentials.roster.verify(AUTHORITY, message.signature, granted)
         keys = self._read_keys(message.encryption_keys)
         pair = self._round_key.agree(self._session, self._member, AUTHORITY, message.public_key)
-        self._tags = Secret(unseal(pair.incoming, message.sealed, parcel_context(self._session, self._member)))
+        tags = unseal(pair.incoming, message.sealed, parcel_context(self._session, self._member))
+        if len(tags) != KEY_BYTES:
+            raise ShareError(f"the key authority sealed {len(tags)} bytes: no secret is that long")
+        self._tags = Secret(tags)
         self._vouchers = voucher_root(pair.outgoing)
         pair.wipe()
         self._keys = keys
@@ -108,7 +113,12 @@ class GrantedKeyClient(HomomorphicClient):
         shared: bytes = b"",
     ) -> bytes:
         nothing_shared(shared)
-        return super().contribute(values, stream=stream, weight=weight, context=context)
+        message = super().contribute(values, stream=stream, weight=weight, context=context)
+        self._contributed = self._steps.last
+        return message
+
+    def _may_be_open(self, step: int | None) -> bool:
+        return self._contributed >= 0 and step in (None, self._contributed)
 
     def _forget(self) -> None:
         self._tags.wipe()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from protocols import wire
-from protocols.errors import TermsError
+from protocols.errors import CiphertextError, TermsError
 from protocols.homomorphic.parameters import Parameters
 from protocols.homomorphic.planning import Plan
 from protocols.homomorphic.vectors import Key, decrypt_sum
@@ -42,8 +42,10 @@ def open_total(
 ) -> SumResult:
     """The sum, if it is what enough members vouch for.
 
-    Errors of the ciphertexts are rounded off before anything is handed on: an exact sum says nothing about them, so
-    whoever sees it beside the ciphertexts learns nothing of the key (Li and Micciancio, EUROCRYPT 2021, section 5).
+    Errors of the ciphertexts are rounded off before anything is handed on: at full precision they would give the key
+    away to whoever also sees the ciphertexts (Li and Micciancio, EUROCRYPT 2021). A sum that was rounded to the right
+    integers says nothing about them; it is right but for the probability in :mod:`protocols.homomorphic.parameters`,
+    and a refusal says that they were large.
 
     Args:
         total: from the server.
@@ -65,6 +67,8 @@ def open_total(
         raise TermsError(f"a sum of {total.values} values of stream {total.stream!r} is not in the terms")
     plan, encoding = plans[total.stream], terms.streams[total.stream]
     elements = encoding.length(total.values)
+    if len(total.body) != plan.sum_bytes(elements):
+        raise CiphertextError(f"the sum has {len(total.body)} bytes, where {plan.sum_bytes(elements)} are expected")
     contributors = notary.examine(
         plan,
         total.body,
@@ -84,4 +88,4 @@ def open_total(
         dtype=encoding.dtype,
     )
     decoded = encoding.decode(ring)
-    return SumResult(total=decoded.total, weight=decoded.weight, contributors=contributors, ring=ring)
+    return SumResult(total=decoded.total, weight=decoded.weight, contributors=contributors, ring=ring, step=total.step)

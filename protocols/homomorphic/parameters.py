@@ -7,15 +7,16 @@ beforehand. The error of one coefficient is, in units of SEAL's centred binomial
 10.5, magnitude at most 21; SEAL 4.0, ``util/rlwe.cpp``),
 
 =========== ======================= =================================================================================
-symmetric   e                       the key's holder encrypts; at most 21, whatever happens
-public key  e u + e1 + s e2         with ternary u and s of variance 2/3: variance 10.5 (4/3 degree + 1), and bounded by
-                                    :data:`DEVIATIONS` standard deviations but with probability 2^-40 over everything
-                                    that one round can send
+symmetric   e                       the key's holder encrypts; at most 21 in magnitude
+public key  e u + e1 + s e2         with ternary u and s of variance 2/3: variance 10.5 (4/3 degree + 1). It is bounded
+                                    by so many standard deviations that, over all that one round can send, an error is
+                                    larger with probability 2^-40
 =========== ======================= =================================================================================
 
 **Security.** 128 bits against the best classical attacks known need, with ternary secrets, a modulus of at most the
-bits in :data:`LARGEST_MODULUS`: the lesser of the Homomorphic Encryption Standard (Albrecht et al. 2018, table 1) and
-the newer Security Guidelines for Implementing Homomorphic Encryption (Bossuat et al. 2024, table 4.2, uniform ternary).
+bits in :data:`LARGEST_MODULUS`: the lesser of the Homomorphic Encryption Standard (Albrecht et al. 2018) and
+the newer Security Guidelines for Implementing Homomorphic Encryption (Bossuat et al. 2024, uniform ternary secrets).
+Both assume Gaussian errors of standard deviation 3.2; SEAL's binomial ones have 3.24.
 """
 
 from __future__ import annotations
@@ -34,8 +35,18 @@ LARGEST_MODULUS = {2048: 53, 4096: 106, 8192: 214}
 
 ERROR_VARIANCE, ERROR_BOUND = 10.5, 21
 FAILURE_BITS = 40
-DEVIATIONS = math.sqrt(2 * math.log(2) * (FAILURE_BITS + 1 + math.log2(MAX_VALUES) + math.log2(MAX_STEPS)))
-"""Standard deviations that a Gaussian error stays within, at every coefficient of a round, but for 2^-40: 11.1."""
+_MOST_LIMBS = 8
+_ROUND_BITS = FAILURE_BITS + math.log2(MAX_VALUES) + math.log2(MAX_STEPS) + math.log2(_MOST_LIMBS)
+"""-log2 of what may go wrong at one coefficient, so that 2^-40 bounds a whole round."""
+DEVIATIONS = math.sqrt(2 * math.log(2) * (_ROUND_BITS + 1))
+"""Standard deviations that a Gaussian error stays within with that probability: 11.3."""
+PUBLIC_SLOT_DEVIATIONS = 34.0
+"""The same for a slot of CKKS under a public key.
+
+There the error is e(z) U + s(z) V + ... at a root of unity z, with e and s the same in the whole round and U, V
+Gaussian. |e(z)|^2 and |s(z)|^2 are exponentially distributed over the slots, so that a slot's variance is G/2 times the
+nominal one with G of the Gamma(2) distribution; the integral of g exp(-g) 2 Q(34 / sqrt(g / 2)) dg is 2^-93.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +133,12 @@ def capacity(scheme: Scheme, degree: int, modulus_bits: int, *, clients: int, pu
         # SEAL rounds q m / 2^message_bits to an integer: half a unit of error a ciphertext.
         error = _coefficient_error(degree, clients=clients, public=public) + clients / 2
         return Capacity(message_bits=math.floor(room - math.log2(error) - 1), scale_bits=0)
-    # The encoder rounds each coefficient: variance 1/12.
-    deviation = math.sqrt(clients * (_variance(degree, public=public) + 1 / 12))
-    scale_bits = math.ceil(math.log2(2.5 * DEVIATIONS * deviation * math.sqrt(degree / 2)))
+    deviation = math.sqrt(clients * _variance(degree, public=public))
+    factor = PUBLIC_SLOT_DEVIATIONS if public else DEVIATIONS
+    error = factor * deviation * math.sqrt(degree / 2)
+    # The encoder rounds each coefficient, with variance 1/12; clients with the same vector round it alike.
+    error += clients * DEVIATIONS * math.sqrt(degree / 24)
+    scale_bits = math.ceil(math.log2(2.5 * error))
     # The integers of a slot are centred: each part is below 2^(message_bits - 1), the slot below sqrt(2) times that,
     # and no coefficient exceeds the largest slot.
     message_bits = math.floor(room - 1 - scale_bits + 0.5)

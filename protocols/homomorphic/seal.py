@@ -3,7 +3,7 @@
 TenSEAL's own vectors always carry two polynomials and a second prime for products. SEAL underneath can do what sums
 need: a single prime, and symmetric ciphertexts whose second polynomial is a 64-byte seed, which halves what is sent.
 Its bindings read and write files only, so everything goes through an anonymous file in memory (``memfd_create``,
-Linux): nothing is ever written to a disk, and the file is gone when it is closed.
+Linux): nothing is written to a file system, and the memory is given back when the file is closed.
 
 Nothing here is handed bytes from outside: :mod:`protocols.homomorphic.coefficients` checks those first. Randomness of
 encryption and keys is SEAL's own, seeded from ``/dev/urandom``, but for keys that several clients have to make alike:
@@ -38,7 +38,7 @@ _PLAINTEXT = struct.Struct("<32sQd")
 _SEEDED_GENERATOR = 1
 _WORD = 8
 KEY_SEED_BYTES = 64
-_EXHAUSTED = "the sum does not decrypt: too many ciphertexts, or another key's"
+EXHAUSTED = "the sum does not decrypt: too many ciphertexts, or another key's"
 
 
 class _Scratch:
@@ -69,7 +69,9 @@ class _Scratch:
         """What SEAL saves of an object, without its header; at most ``limit`` bytes."""
         thing.save(self.path)
         content = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        compression = _HEADER.unpack_from(content)[4]
+        magic, size, _, _, compression, _, length = _HEADER.unpack_from(content)
+        if (magic, size, length) != (_MAGIC, _HEADER.size, len(content)) or compression not in (_PLAIN, _ZSTD):
+            raise CiphertextError("SEAL saves objects in another form than TenSEAL 0.3's: install that version")
         body = content[_HEADER.size :]
         return self._expander.decompress(body, max_output_size=limit) if compression == _ZSTD else body
 
@@ -183,13 +185,10 @@ class Seal:
 
     # Sums
 
-    def add(self, total: Any, first: Coefficients, second: Coefficients | bytes) -> Any:
-        """Add a chunk to a sum of others, None at first; the sum."""
+    def add(self, total: Any, first: Coefficients, seed: bytes) -> Any:
+        """Add a chunk whose second polynomial comes from a seed to a sum of others, None at first; the sum."""
         with _Scratch() as scratch:
-            if isinstance(second, bytes):
-                ciphertext = self._load_seeded(first, second, scratch)
-            else:
-                ciphertext = self._load(np.concatenate([first, second]), scratch)
+            ciphertext = self._load_seeded(first, seed, scratch)
         if total is None:
             return ciphertext
         self._evaluator.add_inplace(total, ciphertext)
@@ -201,20 +200,20 @@ class Seal:
             words = self._words(scratch.saved(total, self._limit(2)), 2)
         return words[: self.parameters.degree], words[self.parameters.degree :]
 
-    def decrypt(self, first: Coefficients, second: Coefficients, secret: Any, *, examine: bool) -> Integers:
+    def decrypt(self, first: Coefficients, second: Coefficients, secret: Any) -> Integers:
         """The integers of a chunk of a sum.
 
         Args:
             first: ``(degree,)`` uint64, below the modulus.
             second: likewise.
             secret: the key.
-            examine: measure what BFV's errors leave of the budget; CKKS shows it anyway.
 
         Returns:
             ``(degree,)`` uint64; for CKKS two's complement.
 
         Raises:
-            NoiseBudgetError: errors are too large to round them off, or the key is another.
+            NoiseBudgetError: CKKS' errors are too large to round them off, or the key is another. BFV does not show it
+                here; :func:`protocols.homomorphic.vectors.decrypt_sum` looks at what comes out.
         """
         decryptor, plaintext = self._core.Decryptor(self._context, secret), self._api.Plaintext()
         with _Scratch() as scratch:
@@ -222,8 +221,6 @@ class Seal:
             decryptor.decrypt(ciphertext, plaintext)
             if self.parameters.scheme == "ckks":
                 return self._rounded(plaintext)
-            if examine and decryptor.invariant_noise_budget(ciphertext) < 1:
-                raise NoiseBudgetError(_EXHAUSTED)
             return self._plain_words(scratch.saved(plaintext, self._limit(1)))
 
     def _rounded(self, plaintext: Any) -> Integers:
@@ -231,7 +228,7 @@ class Seal:
         numbers = np.concatenate([slots.real, slots.imag])
         whole = np.rint(numbers)
         if np.abs(numbers - whole).max() > 0.45:
-            raise NoiseBudgetError(_EXHAUSTED)
+            raise NoiseBudgetError(EXHAUSTED)
         integers: Integers = whole.astype(np.int64).view(np.uint64)
         return integers
 

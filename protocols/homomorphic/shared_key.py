@@ -55,8 +55,8 @@ class SharedKeyClient(HomomorphicClient):
         self._root = Secret(b"")
         self._derived: tuple[Secret, ...] = ()
         self._loaded: dict[Parameters, Key] = {}
-        self._shared = (-1, b"")
-        """The latest step that this client contributed to, and what it said it knew then."""
+        self._held: bytes | None = None
+        """What this client knows; None until it is told."""
         self._opened = -1
         self._result: SumResult | None = None
 
@@ -131,6 +131,8 @@ class SharedKeyClient(HomomorphicClient):
         if holder != self._member:
             ciphertext, context = message.parcels[0].ciphertext, self._parcel(holder, self._member)
             content = unseal(self._pairs[holder].incoming, ciphertext, context)
+            if len(content) != KEY_BYTES + CHECK_BYTES:
+                raise ShareError(f"member {holder} sealed {len(content)} bytes: no secret is that long")
             root, check = Secret(content[:KEY_BYTES]), content[KEY_BYTES:]
             if check != key_check(root, sets_of(self._plans.values())):
                 raise ShareError(
@@ -166,8 +168,11 @@ class SharedKeyClient(HomomorphicClient):
         shared: bytes = b"",
     ) -> bytes:
         message = super().contribute(values, stream=stream, weight=weight, context=context, shared=shared)
-        self._shared = (self._steps.last, shared)
+        self._held = shared
         return message
+
+    def hold(self, shared: bytes) -> None:
+        self._held = shared
 
     def _take_total(self, total: wire.Total) -> None:
         if total.step <= self._opened:
@@ -177,7 +182,6 @@ class SharedKeyClient(HomomorphicClient):
         if total.step >= self._terms.steps:
             raise StepError(f"step {total.step} is beyond the {self._terms.steps} that were set up")
         assert self._notary is not None
-        step, shared = self._shared
         result = open_total(
             total,
             terms=self._terms,
@@ -187,7 +191,7 @@ class SharedKeyClient(HomomorphicClient):
             needed=self._needed,
             roster=self._credentials.roster,
             key=self._secret_key,
-            shared=shared if step == total.step else None,
+            shared=self._held,
         )
         # A member that never got the request, or whose vector was lost, learns the sum all the same.
         self._steps.last, self._steps.pending = total.step, None
@@ -211,7 +215,7 @@ class SharedKeyClient(HomomorphicClient):
             secret.wipe()
         for key in self._loaded.values():
             key.forget()
-        self._loaded, self._result, self._shared = {}, None, (-1, b"")
+        self._loaded, self._result, self._held = {}, None, None
 
     def _kept(self) -> list[bytes]:
         return [bytes(self._root.value)]

@@ -27,7 +27,8 @@ _ROUNDED = (
 _ASSUMES = (
     "A roster that reached every party on a way the server does not control; honest parties' operating-system "
     "randomness and private memory; decisional ring learning with errors at the sizes of "
-    "protocols.homomorphic.parameters (128 bits); X25519, Ed25519, AES-256, SHA-256; Microsoft SEAL as it comes with "
+    "protocols.homomorphic.parameters (128 bits); X25519, Ed25519, AES-256, HMAC and HKDF with SHA-256, and SEAL's "
+    "BLAKE2Xb with public seeds; Microsoft SEAL as it comes with "
     "TenSEAL; a transport that tells the server truthfully who sent what. " + _ROUNDED
 )
 SHARED_KEY = ThreatModel(
@@ -38,12 +39,14 @@ SHARED_KEY = ThreatModel(
     active_server=(
         "The same. It chooses who is in a sum, but a sum that is not one of enough signed contributions to one request "
         "is refused by every client before it is decrypted. It can show clients different ones of a step's possible "
-        "sums, so that they differ; clients that say what they know (shared, in SumClient.contribute) notice at the "
-        "next step. It can withhold sums."
+        "sums, so that what they hold differs; a client that says what it knows before each step (SumClient.hold) "
+        "refuses the next sum in which somebody knows otherwise. After the last sum of all nothing is compared. It can "
+        "withhold sums."
     ),
     clients=(
         "The sums. All of them hold the secret key: one that also sees the ciphertexts, on the network or at the "
-        "server, opens every single vector."
+        "server, opens every single vector. One that deviates can make a sum wrong, or have it refused by everybody "
+        "without being named."
     ),
     collusion=(
         "One client that colludes with the server opens everything of everybody. Use it among clients who trust each "
@@ -53,19 +56,25 @@ SHARED_KEY = ThreatModel(
         "Any may vanish before the sum; up to floor(dropout * n) in all, or the step is given up. Sums of the same "
         "vectors over different contributors differ by exactly the missing one's vector, for the clients to see."
     ),
-    outsider="Whatever the server learns, and no more: everything that is private travels encrypted.",
+    outsider="Whatever the server learns: who takes part, lengths and times, but no vector and no sum.",
     assumes=_ASSUMES,
 )
 GRANTED_KEY = ThreatModel(
-    passive_server="The sum over each step's contributors, who they are, and nothing else of any vector.",
+    passive_server=(
+        "The sum over each step's contributors, who they are, and nothing else of any vector. The authority learns the "
+        "same."
+    ),
     active_server=(
-        "One sum a step, over at least all but floor(dropout * n) distinct members who signed for the same request: "
-        "the authority opens nothing else. Every part of a sum is vouched for."
+        "One sum a step, over at least all but floor(dropout * n) distinct members of a cohort that it chooses "
+        "(without terms.active or terms.min_cohort, any cohort that the terms allow), who signed for the same request. "
+        "It can have the same vectors summed in two steps or rounds over different members, if clients answer twice; "
+        "the difference is single vectors. So clients must not answer the same question twice, whatever the server "
+        "says became of the first (see ProtocolError.asked_to_open)."
     ),
     clients=(
         "Those that follow the protocol learn nothing of each other; the sum, if the server passes it on. One that "
-        "deviates can make a sum wrong, and a sum that it is shown can hold the secret key: nobody checks that what "
-        "clients send are well-formed encryptions."
+        "deviates can make a sum wrong, or have it refused without being named, and a sum that it is shown can hold "
+        "the secret key: nobody checks that what clients send are well-formed encryptions."
     ),
     collusion=(
         "One client that deviates, is shown one opened sum and gets hold of ciphertexts (from the server, or off the "
@@ -76,9 +85,13 @@ GRANTED_KEY = ThreatModel(
     ),
     dropouts=(
         "Any may vanish before the sum; up to floor(dropout * n) in all, or the step is given up. If the authority "
-        "vanishes the step fails and may have been opened (ProtocolError.asked_to_open)."
+        "vanishes the step fails and may have been opened (ProtocolError.asked_to_open). Sums of the same vectors over "
+        "different contributors differ by exactly the missing one's vector, for the server to see."
     ),
-    outsider="Whatever the server learns, except the sums, which only the authority's answers carry in clear.",
+    outsider=(
+        "Whatever the server learns: on the way from the authority sums travel in clear, though signed. Encrypt that "
+        "link if they are private."
+    ),
     assumes="An authority that follows the protocol and works with nobody. " + _ASSUMES,
 )
 

@@ -5,9 +5,9 @@ all second polynomials. A sum's is all first, then all second polynomials. Polyn
 coefficient, whoever adds them, so they, and not seeds, are what linear tags are made of: of both, because a server that
 could change second polynomials alone would add multiples of the secret key to the sum.
 
-Chunks are taken one by one, so nothing but the body is ever as long as the vector. SEAL holds the interpreter's lock;
-who wants several cores hands over a :class:`concurrent.futures.ProcessPoolExecutor`, whose processes are then sent
-key and plaintext through pipes.
+Chunks of bodies are taken one by one; only who encrypts holds the whole vector several times. SEAL holds the
+interpreter's lock; who wants several cores hands over a :class:`concurrent.futures.ProcessPoolExecutor`, whose
+processes are then sent key and plaintext through pipes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from protocols.homomorphic.coefficients import Coefficients, from_bytes, to_byte
 from protocols.homomorphic.packing import Integers
 from protocols.homomorphic.parameters import Parameters
 from protocols.homomorphic.planning import SEED_BYTES, Plan
-from protocols.homomorphic.seal import backend
+from protocols.homomorphic.seal import EXHAUSTED, backend
 
 _BLOCK_CHUNKS = 16
 
@@ -121,7 +121,10 @@ def _encrypt(key: Key, block: Integers) -> tuple[bytes, bytes, bytes]:
 
 
 class BodySum:
-    """The sum of clients' bodies, as it grows: two polynomials a chunk, in SEAL's memory.
+    """The sum of clients' bodies, as it grows: two polynomials a chunk, of 8 bytes a coefficient.
+
+    Bodies with seeds are expanded and added by SEAL. Those of a public key are whole already, and added modulo q: SEAL
+    would throw at a sum whose second polynomial is zero, which a client can bring about in the middle of a body.
 
     Args:
         plan: of the stream.
@@ -143,38 +146,41 @@ class BodySum:
         """
         if len(body) != self.expected:
             raise CiphertextError(f"the ciphertexts have {len(body)} bytes, where {self.expected} are expected")
-        for _ in self._chunks(body):
-            pass
+        if self._plan.parameters.public:
+            for _ in polynomial_pairs(body, self._plan.parameters, len(self._totals)):
+                pass
+        else:
+            for _ in self._seeded(body):
+                pass
 
     def add(self, body: memoryview) -> None:
         """Add a body that :meth:`check` has passed."""
-        for place, (first, second) in enumerate(self._chunks(body)):
-            self._totals[place] = self._seal.add(self._totals[place], first, second)
-
-    def _chunks(self, body: memoryview) -> Iterator[tuple[Coefficients, Coefficients | bytes]]:
-        parameters, count = self._plan.parameters, len(self._totals)
-        if parameters.public:
-            yield from polynomial_pairs(body, parameters, count)
+        if not self._plan.parameters.public:
+            for place, (first, seed) in enumerate(self._seeded(body)):
+                self._totals[place] = self._seal.add(self._totals[place], first, seed)
             return
+        modulus = np.uint64(self._seal.modulus)
+        for place, pair in enumerate(polynomial_pairs(body, self._plan.parameters, len(self._totals))):
+            total = self._totals[place]
+            self._totals[place] = np.stack(pair) if total is None else (total + np.stack(pair)) % modulus
+
+    def _seeded(self, body: memoryview) -> Iterator[tuple[Coefficients, bytes]]:
+        parameters, count = self._plan.parameters, len(self._totals)
         size = parameters.polynomial_bytes
         for place in range(count):
-            first = self._polynomial(body[place * size : (place + 1) * size])
+            first = from_bytes(
+                body[place * size : (place + 1) * size], parameters.coefficient_bytes, self._seal.modulus
+            )
             seed = count * size + place * SEED_BYTES
             yield first, bytes(body[seed : seed + SEED_BYTES])
 
-    def _polynomial(self, data: memoryview) -> Coefficients:
-        return from_bytes(data, self._plan.parameters.coefficient_bytes, self._seal.modulus)
-
     def body(self) -> bytearray:
-        """The sum's body; its memory in SEAL is given up meanwhile."""
-        size, width, count = (
-            self._plan.parameters.polynomial_bytes,
-            self._plan.parameters.coefficient_bytes,
-            len(self._totals),
-        )
+        """The sum's body; the memory of the sum is given up meanwhile."""
+        parameters, count = self._plan.parameters, len(self._totals)
+        size, width = parameters.polynomial_bytes, parameters.coefficient_bytes
         body = bytearray(2 * count * size)
-        for place in range(count):
-            first, second = self._seal.polynomials(self._totals[place])
+        for place, total in enumerate(self._totals):
+            first, second = total if parameters.public else self._seal.polynomials(total)
             self._totals[place] = None
             body[place * size : (place + 1) * size] = to_bytes(first, width)
             body[(count + place) * size : (count + place + 1) * size] = to_bytes(second, width)
@@ -222,11 +228,12 @@ def decrypt_sum(
     seal, chunks, degree = backend(plan.parameters), plan.chunks(elements), plan.parameters.degree
     integers = np.zeros(chunks * degree, dtype=np.uint64)
     for place, (first, second) in enumerate(polynomial_pairs(body, plan.parameters, chunks)):
-        # A foreign key leaves no chunk within the budget, so the ends speak for all.
-        found = seal.decrypt(first, second, key.load(), examine=place in (0, chunks - 1))
-        integers[place * degree : (place + 1) * degree] = found
+        integers[place * degree : (place + 1) * degree] = seal.decrypt(first, second, key.load())
     integers += np.uint64(int(_centre(plan)) * contributors % (1 << 64))
     sums = integers[: plan.packing.integers(elements)]
+    # What decrypts under another key, or beyond the errors' bound, is spread over all residues.
+    if sums.size and int(sums.max()) > contributors * plan.packing.largest:
+        raise NoiseBudgetError(EXHAUSTED)
     return plan.packing.unpack(sums, elements=elements, contributors=contributors, dtype=dtype)
 
 

@@ -3,7 +3,8 @@
 A contributor seals the linear tag of its ciphertexts for the key holders, and signs what the step asks for, a digest of
 the ciphertexts and the sealed tag. The server checks the signature and the digest, adds the ciphertexts up and passes
 the vouchers on. A key holder opens the tags, adds them up, and compares with the tag of the sum: a sum that leaves out
-a voucher's contribution, counts it twice or holds anything else has another tag, but for a probability of 2^-64.
+a voucher's contribution, counts it twice or holds anything else has another tag, but for a probability of 2^-64 for
+every sum that is presented.
 
 Tags are sealed because they are linear: whoever saw more of them than they have rows could choose other combinations of
 contributions that have the same tag.
