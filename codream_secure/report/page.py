@@ -151,7 +151,9 @@ def _headline(run: RunRecord, figures: Row) -> list[tuple[str, str]]:
     ]
     if "protocol_cpu" in figures:
         cpu = figures["protocol_cpu"]
-        rows.append(("CPU seconds of sums", f"{cpu['client']:.2g} per client, {cpu['server']:.2g} at the server"))
+        authority = f", {cpu['authority']:.2g} at the key authority" if cpu.get("authority") else ""
+        parties = f"{cpu['client']:.2g} per client, {cpu['server']:.2g} at the server{authority}"
+        rows.append(("CPU seconds of sums", parties))
         rows.append(("Values clipped", f"{100 * figures['clipped_fraction']:.2g} %"))
     if figures.get("retries"):
         rows.append(("Sums repeated for want of clients", str(figures["retries"])))
