@@ -7,6 +7,7 @@ import copy
 import hashlib
 import importlib
 import json
+import math
 import random
 import re
 import sys
@@ -103,6 +104,25 @@ def test_the_page_gives_the_text_of_a_set_of_parameters() -> None:
     stream = {"clip": "0x1.0p+0", "clients": 4, "max_weight": 100, "ring_bits": 64, "value_bits": None}
     found = planning.carrier("bfv", stream, public=False)
     assert (found.text, found.packing_text) == (parameters, packing)
+
+
+def test_errors_exceed_their_bounds_once_in_2_to_the_40_rounds_at_most() -> None:
+    """At each integer: a Gaussian one, and one whose variance is half a Gamma(2) variable's multiple of the nominal."""
+    allowed = 2.0**-40 / planning._PLACES
+    assert math.erfc(planning._DEVIATIONS / math.sqrt(2)) < allowed
+    step, bound = 0.01, planning._PUBLIC_SLOT_DEVIATIONS
+    grid = (step * at for at in range(1, 50_000))
+    slot = step * sum(g * math.exp(-g) * math.erfc(bound / math.sqrt(g / 2) / math.sqrt(2)) for g in grid)
+    assert allowed / 8 < slot < allowed
+
+
+def test_the_page_gives_the_deviations() -> None:
+    (text,) = re.findall(r"^    D += (.*)$", PAGE, flags=re.MULTILINE)
+    assert text == "sqrt(2 ln 2 (41 + log2(2^28) + log2(10^6) + log2(8)))"
+    stated = math.sqrt(2 * math.log(2) * (41 + math.log2(2**28) + math.log2(10**6) + math.log2(8)))
+    assert stated == pytest.approx(planning._DEVIATIONS, rel=1e-14)
+    (text,) = re.findall(r"^    E += D with a secret key, (\d+) with a public one$", PAGE, flags=re.MULTILINE)
+    assert int(text) == planning._PUBLIC_SLOT_DEVIATIONS
 
 
 @pytest.mark.parametrize("field", planning.Carrier._fields)
@@ -202,6 +222,24 @@ def test_clients_notice_that_either_polynomial_of_a_sum_is_another(name: str, pa
 
     with pytest.raises(ValueError, match="not the sum of what was vouched"):
         opened_with(name, "Total", change)
+
+
+@pytest.mark.parametrize("name", ["bfv", "ckks", "bfv_authority", "ckks_authority"])
+def test_a_sum_does_not_open_with_another_key(name: str) -> None:
+    case = round_(name)
+    body = bodies.decoded(case["expected"]["bodies"])["sum at 0"]
+    with pytest.raises(ValueError, match="another key"):
+        encrypted.Round(case["given"]).ring(0, body, bytes(32), contributors=2)
+
+
+def test_a_sum_that_is_larger_than_its_contributors_can_make_it_is_refused() -> None:
+    """That of three, as if it were one's."""
+    case = round_("bfv")
+    found, root = encrypted.Round(case["given"]), bytes.fromhex(case["given"]["clients"]["200"]["root"])
+    body = bodies.decoded(case["expected"]["bodies"])["sum at 0"]
+    assert found.ring(0, body, root, 3).hex() == case["expected"]["sums"][0]["ring"]
+    with pytest.raises(ValueError, match="beyond what was contributed"):
+        found.ring(0, body, root, 1)
 
 
 def test_a_client_notices_a_root_that_gives_other_keys_or_does_not_open() -> None:

@@ -311,7 +311,7 @@ def _phase(seal: Any, key: Any) -> list[int]:
     parameters = seal.parameters
     first, second = np.zeros(parameters.degree, dtype=np.uint64), np.zeros(parameters.degree, dtype=np.uint64)
     second[0] = seal.modulus >> parameters.message_bits
-    found = seal.decrypt(first, second, key, examine=False).astype(np.int64)
+    found = seal.decrypt(first, second, key).astype(np.int64)
     return [int(value) - (16 if value > 8 else 0) for value in found]
 
 

@@ -53,8 +53,11 @@ class Round:
         """The sum that a body holds."""
         how, elements, bits = self.step(step)
         secret = vouchers.secret_key(root, how)
-        sums = bodies.decrypted(bodies.summed(body, how, elements), how, secret, contributors)
-        return ring_bytes(how.unpack(sums[: how.integers(elements)], elements, contributors, bits), bits)
+        found = bodies.decrypted(bodies.summed(body, how, elements), how, secret, contributors)
+        sums = found[: how.integers(elements)]
+        if any(not 0 <= value <= contributors * how.largest for value in sums):
+            raise ValueError("a sum is beyond what was contributed: another key, or too much noise")
+        return ring_bytes(how.unpack(sums, elements, contributors, bits), bits)
 
 
 class Party:

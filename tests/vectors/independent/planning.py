@@ -13,7 +13,10 @@ from .lattice import prime
 CANDIDATES = ((2048, 32), (2048, 40), (2048, 48), (4096, 56))
 SEED_BYTES = 64
 _BINOMIAL_VARIANCE, _BINOMIAL_BOUND = 10.5, 21
-_DEVIATIONS = math.sqrt(2 * math.log(2) * (41 + math.log2(2**28) + math.log2(10**6)))
+# A round has at most 2^28 values in each of 10^6 steps, each value in 8 integers; two sides, and 2^-40 for all of it.
+_PLACES = 8 * 10**6 * 2**28
+_DEVIATIONS = math.sqrt(2 * math.log(2 * _PLACES * 2**40))
+_PUBLIC_SLOT_DEVIATIONS = 34
 
 
 class Carrier(NamedTuple):
@@ -116,18 +119,17 @@ def _shown(numbers: Mapping[str, int]) -> str:
 def _room(scheme: str, degree: int, bits: int, clients: int, public: bool) -> tuple[int, int]:
     """Bits of a sum that have room beside the errors, and of CKKS' scale."""
     room = bits - 0.01
-    variance = _BINOMIAL_VARIANCE * ((4 / 3 * degree + 1) if public else 1)
+    variance = clients * _BINOMIAL_VARIANCE * ((4 / 3 * degree + 1) if public else 1)
     if scheme == "bfv":
+        error = clients * _BINOMIAL_BOUND * ((2 * degree + 1) if public else 1)
         if public:
-            worst = clients * _BINOMIAL_BOUND * (2 * degree + 1)
-            error = min(_DEVIATIONS * math.sqrt(clients * variance), worst)
-        else:
-            error = clients * _BINOMIAL_BOUND
+            error = min(error, _DEVIATIONS * math.sqrt(variance))
         return math.floor(room - math.log2(error + clients / 2) - 1), 0
-    deviation = math.sqrt(clients * (variance + 1 / 12))
-    scale_bits = math.ceil(math.log2(2.5 * _DEVIATIONS * deviation * math.sqrt(degree / 2)))
-    exact = min(44, math.floor(53 + math.log2(deviation) - 3 - scale_bits))
-    return min(math.floor(room - 1 - scale_bits + 0.5), exact), scale_bits
+    encryption = (_PUBLIC_SLOT_DEVIATIONS if public else _DEVIATIONS) * math.sqrt(variance * degree / 2)
+    encoding = clients * _DEVIATIONS * math.sqrt(degree / 2 / 12)
+    scale_bits = math.ceil(math.log2((encryption + encoding) / 0.4))
+    exact = math.floor(50 + math.log2(variance) / 2 - scale_bits)
+    return min(math.floor(room - 0.5 - scale_bits), exact, 44), scale_bits
 
 
 def _fitted(scheme: str, stream: Stream, public: bool, degree: int, bits: int, headroom: int) -> Carrier | None:
