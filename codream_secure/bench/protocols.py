@@ -170,7 +170,8 @@ def _measure(
     where = f"{name}, {size} clients"
     pulse.say(f"{where}: set-up")
     terms = _terms(size, dropouts, planned_steps)
-    cohort = Simulation(make_protocol(name), range(size), terms=terms)
+    protocol = make_protocol(name)
+    cohort = Simulation(protocol, range(size), terms=terms)
     cohort.open()
     setups = [cohort.costs.of(member, _SETUP) for member in range(size)]
     degree = terms.topology(size).degree if name == _MASKED else None
@@ -182,7 +183,15 @@ def _measure(
         for step in range(steps):
             pulse.say(f"{where}, {100 * dropout:g} % vanish: step {step + 1} of {steps}")
             vanished = set(random.Random(step).sample(range(size), gone))
-            taken.append(_take_step(cohort, vectors, vanished=vanished, floor=floor))
+            taken.append(
+                _take_step(
+                    cohort,
+                    vectors,
+                    vanished=vanished,
+                    floor=floor,
+                    opened_by_server=protocol.opened_by == "server",
+                )
+            )
         clients = median(seconds for step in taken for seconds in step.clients)
         least = median(seconds for step in taken for seconds in step.floors) if floor is not None else None
         rows.append(
@@ -229,7 +238,12 @@ class _Step:
 
 
 def _take_step(
-    cohort: Simulation, vectors: Sequence[Vector], *, vanished: Collection[int], floor: Floor | None
+    cohort: Simulation,
+    vectors: Sequence[Vector],
+    *,
+    vanished: Collection[int],
+    floor: Floor | None,
+    opened_by_server: bool,
 ) -> _Step:
     values, server, clients, costs = len(vectors[0]), cohort.server, cohort.clients, Costs()
     assert server is not None
@@ -259,7 +273,7 @@ def _take_step(
         with costs.timed(SERVER, _UNMASK):
             outbox = server.advance()
     _hand_over(cohort, outbox, costs)
-    total = cohort.result().total
+    total = (server if opened_by_server else clients[present[0]]).result().total
     unmask = costs.of(SERVER, _UNMASK).cpu_seconds
     return _Step(
         clients=[costs.of(member, _STEP).cpu_seconds + costs.of(member, _CONTRIBUTE).cpu_seconds for member in present],
