@@ -14,6 +14,7 @@ from codream_secure.streams import make_terms
 from protocols import (
     ContributionError,
     ProtocolError,
+    ReplicaError,
     SumResult,
     TooFewSurvivorsError,
     available_protocols,
@@ -139,6 +140,44 @@ def test_clients_lost_in_the_set_up_are_out_until_the_next_round() -> None:
         cohorts.append([link.sum(values, phase="dream_updates").contributors for _ in range(3)])
     assert all(len(set(rounds)) == 1 for rounds in cohorts)
     assert len({rounds[0] for rounds in cohorts}) > 1
+
+
+def test_what_clients_know_is_told_apart_tensor_by_tensor() -> None:
+    """By shape and type too: the same bytes in a row may be other tensors."""
+    one, other = torch.arange(4.0), torch.arange(4.0, 6.0)
+    lists = [
+        [one, other],
+        [torch.cat([one, other])],
+        [torch.cat([one, other])[:2], torch.cat([one, other])[2:]],
+        [one.reshape(2, 2), other],
+        [one, other.view(torch.int32)],
+        [one, other, torch.zeros(0)],
+        [other, one],
+    ]
+    link = channel(protection="bfv")
+    states = [link._states({0: tensors})[0] for tensors in lists]
+    assert len(set(states)) == len(states)
+    assert link._states({0: [one.clone(), other.clone()]})[0] == states[0]
+    # What is shared, or shown, leads to the same distinction.
+    opened, shown = set(), set()
+    for tensors in lists:
+        link = channel(protection="bfv")
+        link.share(tensors, phase="soft_labels")
+        opened.add(link._states({})[0])
+        link.broadcast(tensors, phase="dreams")
+        shown.add(link._shown.digest())
+    assert len(opened) == len(shown) == len(lists)
+
+
+@pytest.mark.parametrize("protection", ["bfv", "ckks"])
+def test_a_client_that_does_not_contribute_is_held_to_what_the_others_know(protection: str) -> None:
+    link = channel("protocol.dropout=0.4", "protocol.corruption=0", protection=protection)
+    values = {k: [torch.tensor([float(k)])] for k in (0, 1)}
+    same = {k: [torch.ones(3)] for k in range(3)}
+    found = link.mean_at_clients(values, phase="dream_updates", held=same)
+    assert {k: mean.item() for k, (mean,) in found.items()} == dict.fromkeys(range(3), 0.5)
+    with pytest.raises(ReplicaError, match=r"clients \[2\] could not open"):
+        link.mean_at_clients(values, phase="dream_updates", held=same | {2: [torch.zeros(3)]})
 
 
 def test_a_cohort_that_is_never_there_ends_with_the_named_error() -> None:

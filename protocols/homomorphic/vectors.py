@@ -229,10 +229,11 @@ def decrypt_sum(
     integers = np.zeros(chunks * degree, dtype=np.uint64)
     for place, (first, second) in enumerate(polynomial_pairs(body, plan.parameters, chunks)):
         integers[place * degree : (place + 1) * degree] = seal.decrypt(first, second, key.load())
-    integers += np.uint64(int(_centre(plan)) * contributors % (1 << 64))
-    sums = integers[: plan.packing.integers(elements)]
-    # What decrypts under another key, or beyond the errors' bound, is spread over all residues.
-    if sums.size and int(sums.max()) > contributors * plan.packing.largest:
+    used = plan.packing.integers(elements)
+    sums = integers[:used] + np.uint64(int(_centre(plan)) * contributors % (1 << 64))
+    # What decrypts under another key, or beyond the errors' bound, is spread over all residues: past the vector's end,
+    # where everybody encrypts zeros, and within it, where a sum has a largest value.
+    if integers[used:].any() or (used and int(sums.max()) > contributors * plan.packing.largest):
         raise NoiseBudgetError(EXHAUSTED)
     return plan.packing.unpack(sums, elements=elements, contributors=contributors, dtype=dtype)
 

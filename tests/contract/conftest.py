@@ -1,7 +1,8 @@
 """Every registered protocol behind the same few fixtures: one that is registered tomorrow is held to all of this.
 
-Each test runs once per protocol and per value of ``terms.active``; a protocol to which that makes no difference passes
-twice. Nothing here knows a protocol by name.
+Each test runs once per protocol and per value of ``terms.active``. Where keys are others' than the server's that makes
+no difference, so there one protocol is held to it always, and the others among the slow tests. Nothing here knows a
+protocol by name.
 """
 
 from __future__ import annotations
@@ -43,10 +44,22 @@ Vectors = Mapping[int, np.ndarray]
 Weights = Mapping[int, int]
 
 
-@pytest.fixture(
-    params=[*itertools.product(available_protocols(), (False, True))],
-    ids=lambda case: f"{case[0]}-{'active' if case[1] else 'passive'}",
-)
+def encrypted(name: str) -> bool:
+    """Whether a key holder opens the sums: to those machines ``terms.active`` is nothing but another set of terms."""
+    protocol = make_protocol(name)
+    return protocol.has_authority or protocol.opened_by == "clients"
+
+
+def cases() -> list[Any]:
+    """Every protocol with and without ``active``; of those to which it is all the same, only one is not slow."""
+    alike = [name for name in available_protocols() if encrypted(name)][1:]
+    return [
+        pytest.param((name, active), marks=[pytest.mark.slow] if active and name in alike else [])
+        for name, active in itertools.product(available_protocols(), (False, True))
+    ]
+
+
+@pytest.fixture(params=cases(), ids=lambda case: f"{case[0]}-{'active' if case[1] else 'passive'}")
 def case(request: pytest.FixtureRequest) -> tuple[str, bool]:
     """A protocol's name, and whether its clients guard against an active server."""
     name, active = request.param

@@ -55,16 +55,29 @@ def test_masked_runs_end_with_the_weights_and_accuracies_of_plain_runs(overrides
     assert masked["bytes_by_phase"]["protocol_setup"][0] > 0
 
 
-@pytest.mark.parametrize("protection", ["bfv", "ckks", "bfv-authority", "ckks-authority"])
+ENCRYPTED = {
+    "models": ('model.clients=["small_cnn", "lenet5", "small_cnn_gn", "mlp"]',),
+    "weighted": ("method=fedavg", "fedavg.weighted=true"),
+    "alone": ("dreaming.collaborative=false",),
+    "few bits": ("dreaming.local_steps=2", "dreaming.optimizer=fedadam", "protocol.bits.dream_updates=12"),
+    "midway": ("dreaming.label_midway=true", "dreaming.labels=probabilities"),
+    "faults": ("data.clients=10", "data.samples_per_client=20", "faults.contribute=0.1"),
+}
+DEFAULT = {("ckks", "few bits"), ("bfv-authority", "models"), ("ckks-authority", "weighted")}
+"""Besides all of BFV's; the rest is among the slow tests."""
+
+
 @pytest.mark.parametrize(
-    "overrides",
+    ("protection", "overrides"),
     [
-        ('model.clients=["small_cnn", "lenet5", "small_cnn_gn", "mlp"]',),
-        ("method=fedavg", "fedavg.weighted=true"),
-        ("dreaming.collaborative=false",),
-        ("dreaming.local_steps=2", "dreaming.optimizer=fedadam", "protocol.bits.dream_updates=12"),
-        ("dreaming.label_midway=true", "dreaming.labels=probabilities"),
-        ("data.clients=10", "data.samples_per_client=20", "faults.contribute=0.1"),
+        pytest.param(
+            protection,
+            overrides,
+            id=f"{protection}-{kind}",
+            marks=[] if protection == "bfv" or (protection, kind) in DEFAULT else [pytest.mark.slow],
+        )
+        for protection in ("bfv", "ckks", "bfv-authority", "ckks-authority")
+        for kind, overrides in ENCRYPTED.items()
     ],
 )
 def test_encrypted_runs_end_with_the_weights_and_accuracies_of_plain_runs(

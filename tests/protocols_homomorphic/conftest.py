@@ -205,7 +205,7 @@ def ternary(seal: Any, secret: Any) -> list[int]:
     second = np.zeros(degree, np.uint64)
     second[0] = modulus // 4
     unit = 1 << (bits - 2)
-    found = seal.decrypt(np.zeros(degree, np.uint64), second, secret, examine=False).tolist()
+    found = seal.decrypt(np.zeros(degree, np.uint64), second, secret).tolist()
     return [{0: 0, unit: 1, (1 << bits) - unit: -1}[value] for value in found]
 
 

@@ -198,6 +198,27 @@ def test_an_opening_that_the_authority_did_not_write_is_refused(
 
 
 @GRANTED
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_abort_after_a_contribution_says_that_the_sum_may_be_open(make_round: Any, scheme: str, whole: bool) -> None:
+    """Of the step or of the whole round, by a server that may lie; of a step that was only asked for it is none."""
+    rd = make_round(scheme).open()
+    rd.ask(5)
+    rd.contributions({3: np.zeros(5)})
+    abort = wire.encode(wire.Abort(rd.round_id, None if whole else 0, 1, 3))
+    for member, expected in ((3, rd.members), (7, None)):
+        with pytest.raises(TooFewSurvivorsError) as told:
+            rd.clients[member].receive(abort)
+        assert told.value.asked_to_open == expected
+    if whole:
+        return
+    rd.server.advance()
+    rd.ask(5)
+    with pytest.raises(TooFewSurvivorsError) as told:
+        rd.clients[3].receive(wire.encode(wire.Abort(rd.round_id, 1, 1, 3)))
+    assert told.value.asked_to_open is None
+
+
+@GRANTED
 def test_a_silent_authority_fails_the_step_and_says_what_may_be_open(make_round: Any, scheme: str) -> None:
     rd = make_round(scheme).open()
     rd.totals({member: np.zeros(5) for member in (3, 7, 20)})
@@ -206,7 +227,9 @@ def test_a_silent_authority_fails_the_step_and_says_what_may_be_open(make_round:
         rd.server.result()
     assert caught.value.asked_to_open == (3, 7, 20)
     for member, message in outbox.items():
-        with pytest.raises(TooFewSurvivorsError):
+        with pytest.raises(TooFewSurvivorsError) as told:
             rd.clients[member].receive(message)
+        # Whoever contributed has to reckon with it that the server has the sum, whatever it says; member 8 did not.
+        assert told.value.asked_to_open == (None if member == 8 else rd.members)
     vectors = rd.vectors()
     assert rd.sum(vectors).ring.tolist() == rd.ring(vectors)

@@ -30,7 +30,9 @@ from protocols import (
     wire,
 )
 from protocols.homomorphic.granted_key import grant
-from protocols.keys import RoundKey, advertisement
+from protocols.homomorphic.shared_key import PARCEL_BYTES
+from protocols.keys import RoundKey, Secret, advertisement
+from protocols.shares import TAG_BYTES, seal
 
 Change = Callable[..., bytes]
 Read = Callable[[bytes], Any]
@@ -196,6 +198,42 @@ def test_a_holder_whose_keys_come_out_differently_is_named(
     rd, outbox = shared(make_round, scheme)
     monkeypatch.setattr("protocols.homomorphic.shared_key.key_check", lambda root, sets: bytes(16))
     refuses(rd.clients[7], outbox[7], ShareError, "member 3's secret gives other keys")
+
+
+@SHARED
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 47, 49, 64])
+def test_a_secret_of_another_length_is_refused_by_name(
+    make_round: Any, scheme: str, read: Read, change: Change, length: int
+) -> None:
+    """Sealed by a holder that deviates, and relayed by a server that lets it through."""
+    rd, outbox = advertised(make_round, scheme)
+    answers = rd.deliver(outbox)
+    holder = rd.clients[3]
+    assert length != PARCEL_BYTES - TAG_BYTES
+    ciphertext = seal(holder._pairs[7].outgoing, bytes(length), holder._parcel(3, 7))
+    rd.collect(answers)
+    outbox = rd.server.advance()
+    bad = change(outbox[7], parcels=[wire.Parcel(3, ciphertext)])
+    refuses(rd.clients[7], bad, ShareError, f"member 3 sealed {length} bytes")
+    proceeds(rd, outbox)
+
+
+@GRANTED
+@pytest.mark.parametrize("length", [0, 1, 31, 33, 64])
+def test_tags_of_another_length_are_refused_by_name(
+    make_round: Any, scheme: str, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """Sealed and signed by an authority that deviates."""
+
+    def other(key: Secret, content: bytes, context: bytes) -> bytes:
+        return seal(key, content.ljust(length, b"\0")[:length], context)
+
+    monkeypatch.setattr("protocols.homomorphic.authority.seal", other)
+    rd, outbox = shared(make_round, scheme)
+    for member in rd.members:
+        refuses(rd.clients[member], outbox[member], ShareError, f"sealed {length} bytes")
+        with pytest.raises(PhaseError):
+            rd.clients[member].contribute(np.zeros(5), stream="g")
 
 
 @SHARED

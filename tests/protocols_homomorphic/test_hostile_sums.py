@@ -14,6 +14,7 @@ from protocols import (
     AUTHORITY,
     CiphertextError,
     CohortError,
+    ContributionError,
     Identity,
     MessageError,
     NoiseBudgetError,
@@ -283,6 +284,35 @@ def test_a_client_that_holds_another_state_is_named(make_round: Any, scheme: str
         with pytest.raises(PhaseError):
             client.result()
     assert rd.sum(rd.vectors(), shared=dict.fromkeys(rd.members, b"dreams")).contributors == rd.members
+
+
+@pytest.mark.parametrize("scheme", ["bfv", "ckks"])
+def test_a_client_that_was_not_asked_refuses_a_sum_that_answers_something_else(make_round: Any, scheme: str) -> None:
+    """A server that keeps a client out of a step could otherwise have it follow the others from another state."""
+    rd = make_round(scheme).open()
+    everybody = dict.fromkeys(rd.members, b"dreams")
+    for held, agrees in ((b"other dreams", False), (b"", False), (b"dreams", True)):
+        rd.deliver(rd.server.request("g", 5), without=[20])
+        vectors = {member: vector for member, vector in rd.vectors().items() if member != 20}
+        rd.clients[20].hold(held)
+        rd.collect(rd.contributions(vectors, shared=everybody))
+        totals = rd.server.advance()
+        if agrees:
+            assert rd.finish(totals).contributors == (3, 7, 8)
+            continue
+        with pytest.raises(ReplicaError, match="member 3 holds another state"):
+            rd.clients[20].receive(totals[20])
+        rd.deliver(totals, without=[20])
+        with pytest.raises(PhaseError):
+            rd.clients[20].result()
+        assert rd.clients[7].result().contributors == (3, 7, 8)
+
+
+@pytest.mark.parametrize("scheme", ["bfv-authority", "ckks-authority"])
+def test_where_the_server_learns_sums_clients_hold_nothing(make_round: Any, scheme: str) -> None:
+    rd = make_round(scheme).open()
+    with pytest.raises(ContributionError, match=r"hold\(\) was called, but it is the server"):
+        rd.clients[3].hold(b"dreams")
 
 
 @pytest.mark.parametrize("scheme", ["bfv", "ckks"])

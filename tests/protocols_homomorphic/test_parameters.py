@@ -170,6 +170,6 @@ def test_the_worst_symmetric_error_is_rounded_off_and_twice_as_much_is_not(
     zero = np.zeros(parameters.degree, np.uint64)
     for error, exact in ((worst, True), (-worst, True), (beyond, False), (-beyond, False)):
         encoded = (round(Fraction(seal.modulus * message, 1 << bits)) + error) % seal.modulus
-        found = seal.decrypt(np.full(parameters.degree, encoded, np.uint64), zero, key, examine=False)
+        found = seal.decrypt(np.full(parameters.degree, encoded, np.uint64), zero, key)
         assert (found.tolist() == [message] * parameters.degree) == exact, error
     assert beyond < 2 * 2 * worst + 4, "a message bit was left unused"

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from protocols import FixedPoint, NoiseBudgetError
 from protocols.homomorphic.coefficients import from_bytes
-from protocols.homomorphic.parameters import DEVIATIONS, ERROR_BOUND, ERROR_VARIANCE, Parameters
+from protocols.homomorphic.parameters import (
+    DEVIATIONS,
+    ERROR_BOUND,
+    ERROR_VARIANCE,
+    PUBLIC_SLOT_DEVIATIONS,
+    Parameters,
+)
 from protocols.homomorphic.planning import plan_sums
 from protocols.homomorphic.seal import Seal, backend
 
@@ -34,7 +40,10 @@ def polynomials(seal: Seal, first: bytes, second: bytes, seed: bytes) -> tuple[n
     """Both polynomials of one chunk of a client's: as they add up, and as the client has them."""
     width = seal.parameters.coefficient_bytes
     own = tuple(from_bytes(part, width, seal.modulus) for part in (first, second))
-    found = seal.polynomials(seal.add(None, own[0], own[1] if seal.parameters.public else seed))
+    if seal.parameters.public:
+        # Both are there already.
+        return own[0], own[1]
+    found = seal.polynomials(seal.add(None, own[0], seed))
     assert [part.tolist() for part in found] == [part.tolist() for part in own]
     return found
 
@@ -76,7 +85,7 @@ def test_fresh_encryptions_of_the_same_are_different(scheme: str, public: bool) 
     for left, right in zip(one, other, strict=True):
         assert np.count_nonzero(left == right) <= 3
     for ciphertext in (one, other):
-        found = seal.decrypt(*ciphertext, secret, examine=True)
+        found = seal.decrypt(*ciphertext, secret)
         assert found.tolist() == integers[0].tolist()
 
 
@@ -124,7 +133,7 @@ def test_the_error_of_a_public_key_ciphertext_is_as_large_as_was_reckoned(arithm
 def test_the_slot_error_of_ckks_has_the_predicted_deviation(public: bool) -> None:
     """40 ciphertexts of zeros: 80 thousand errors or more. 20 per cent is far beyond 1e-9 of a Gaussian estimate.
 
-    Under one public key the products with it are shared by all ciphertexts, which is why it is not less.
+    Over all slots, that is; under one public key each has a deviation of its own (see test_ckks_errors).
     """
     seal = backend(parameters_of("ckks", public=public))
     secret = seal.secret_key(SEED)
@@ -140,8 +149,9 @@ def test_the_slot_error_of_ckks_has_the_predicted_deviation(public: bool) -> Non
     predicted = np.sqrt(variance) / 2**parameters.scale_bits
     found = np.concatenate(errors)
     assert abs(found.std() / predicted - 1) < 0.2
-    assert np.abs(found).max() < DEVIATIONS * predicted
-    assert DEVIATIONS * predicted * np.sqrt(parameters.clients) <= 0.4
+    factor = PUBLIC_SLOT_DEVIATIONS if public else DEVIATIONS
+    assert np.abs(found).max() < factor * predicted
+    assert factor * predicted * np.sqrt(parameters.clients) <= 0.4
 
 
 def slots(seal: Seal, polynomials: tuple[np.ndarray, np.ndarray], secret: object) -> np.ndarray:
@@ -159,11 +169,19 @@ def slots(seal: Seal, polynomials: tuple[np.ndarray, np.ndarray], secret: object
 @settings(max_examples=10, deadline=None)
 @given(seed=st.binary(min_size=64, max_size=64), scheme=st.sampled_from(["bfv", "ckks"]), public=st.booleans())
 def test_another_key_decrypts_nothing(seed: bytes, scheme: str, public: bool) -> None:
-    """BFV's budget, and CKKS' distance from whole numbers, show it but for 2^-1000 or less."""
+    """CKKS' distance from whole numbers shows it but for 2^-1000 or less; BFV gives anything.
+
+    Of 2048 residues of 32 bits, four and more are the right ones by chance with probability 2^-80.
+    """
     seal = backend(parameters_of(scheme, public=public))
     secret = seal.secret_key(SEED)
     key = seal.load_public_key(seal.public_key(secret)) if public else secret
-    both = polynomials(seal, *seal.encrypt(drawn(seal.parameters), key))
-    if seed != SEED:
+    integers = drawn(seal.parameters)
+    both = polynomials(seal, *seal.encrypt(integers, key))
+    if seed == SEED:
+        return
+    if scheme == "ckks":
         with pytest.raises(NoiseBudgetError, match="another key's"):
-            seal.decrypt(*both, seal.secret_key(seed), examine=True)
+            seal.decrypt(*both, seal.secret_key(seed))
+    else:
+        assert np.count_nonzero(seal.decrypt(*both, seal.secret_key(seed)) == integers[0]) <= 3

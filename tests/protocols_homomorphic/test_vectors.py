@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols import CiphertextError, ContributionError, FixedPoint, NoiseBudgetError
-from protocols.homomorphic.coefficients import to_bytes
+from protocols.homomorphic.coefficients import from_bytes, to_bytes
 from protocols.homomorphic.planning import Plan, plan_sums
 from protocols.homomorphic.seal import backend
 from protocols.homomorphic.vectors import BodySum, Encrypted, Key, decrypt_sum, encrypt_vector
@@ -110,6 +110,44 @@ def test_what_cannot_be_decrypted_is_refused(scheme: str, public: bool) -> None:
     with pytest.raises(NoiseBudgetError, match="another key's"):
         decrypt_sum(plan, total, keys(plan)[0], contributors=1, **shape)
     assert decrypt_sum(plan, total, secret, contributors=1, **shape).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize(("scheme", "public"), SCHEMES)
+def test_another_key_is_noticed_however_short_the_vector(scheme: str, public: bool) -> None:
+    """Half of all residues are sums of two values: of one integer alone every other key would give a sum."""
+    encoding = FixedPoint(clip=1.0, clients=2)
+    plan = plan_sums(scheme, encoding, public=public)
+    secret, key = keys(plan)
+    ring = np.ones(1, dtype=encoding.dtype)
+    total = memoryview(added(plan, [encrypt_vector(plan, ring, key)] * 2, 1))
+    shape = {"elements": 1, "contributors": 2, "dtype": encoding.dtype}
+    for _ in range(12):
+        with pytest.raises(NoiseBudgetError, match="another key's"):
+            decrypt_sum(plan, total, keys(plan)[0], **shape)
+    assert decrypt_sum(plan, total, secret, **shape).tolist() == [2]
+
+
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_error_is_rounded_off_up_to_half_a_step_of_the_message_and_no_further(public: bool, sign: int) -> None:
+    """Between q/4t and q/2t SEAL reports no noise budget any more, but decrypts, and so the sum is a right one."""
+    encoding = FixedPoint(clip=1.0, clients=2)
+    plan = plan_sums("bfv", encoding, public=public)
+    secret, key = keys(plan)
+    rows = [np.arange(5, dtype=encoding.dtype), np.full(5, 7, dtype=encoding.dtype)]
+    total = added(plan, [encrypt_vector(plan, row, key) for row in rows], 5)
+    modulus, width = backend(plan.parameters).modulus, plan.parameters.coefficient_bytes
+    shape = {"elements": 5, "contributors": 2, "dtype": encoding.dtype}
+    expected = [7, 8, 9, 10, 11]
+    for eighths, found in ((3, expected), (5, [7, 8, 9 + sign, 10, 11])):
+        words = from_bytes(memoryview(total), width, modulus)
+        words[2] = (int(words[2]) + sign * eighths * (modulus >> plan.parameters.message_bits) // 8) % modulus
+        assert decrypt_sum(plan, memoryview(to_bytes(words, width)), secret, **shape).tolist() == found
+    # Beyond the vector everybody encrypted zero: what is wrong there is refused.
+    words = from_bytes(memoryview(total), width, modulus)
+    words[5] = (int(words[5]) + sign * 5 * (modulus >> plan.parameters.message_bits) // 8) % modulus
+    with pytest.raises(NoiseBudgetError):
+        decrypt_sum(plan, memoryview(to_bytes(words, width)), secret, **shape)
 
 
 @pytest.mark.parametrize(("scheme", "public"), SCHEMES)
