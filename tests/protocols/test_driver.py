@@ -125,7 +125,7 @@ def attempt(call: Callable[[], Any]) -> Any:
         return error
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.03, 0.05])
+@pytest.mark.parametrize("rate", [0.01, pytest.param(0.03, marks=pytest.mark.slow), 0.05])
 def test_a_wild_network_ends_every_step_with_the_right_sum_or_a_named_error(start: Start, rate: float) -> None:
     """Twelve rounds of six steps over other seeds; what goes wrong is recorded and never raised as anything else."""
     outcomes: list[Any] = []
