@@ -125,6 +125,21 @@ class Packing:
             packed |= columns[:, place] << np.uint64(self.field_bits * place)
         return packed
 
+    def possible(self, sums: Integers, *, contributors: int) -> bool:
+        """Whether these can be sums of so many contributors' integers: none is larger than they can make it.
+
+        Args:
+            sums: as for :meth:`unpack`.
+            contributors: how many vectors are in it.
+        """
+        if self.limbs == 1:
+            return not sums.size or int(sums.max()) <= contributors * self.largest
+        parts = sums.reshape(self.limbs, -1)
+        limits = (min(2 * self.offset >> (self.limb_bits * place), self.largest) for place in range(self.limbs))
+        return not sums.size or all(
+            int(part.max()) <= contributors * limit for part, limit in zip(parts, limits, strict=True)
+        )
+
     def unpack(self, sums: Integers, *, elements: int, contributors: int, dtype: np.dtype[Any]) -> Ring:
         """The sum in the ring.
 

@@ -233,7 +233,7 @@ def decrypt_sum(
     sums = integers[:used] + np.uint64(int(_centre(plan)) * contributors % (1 << 64))
     # What decrypts under another key, or beyond the errors' bound, is spread over all residues: past the vector's end,
     # where everybody encrypts zeros, and within it, where a sum has a largest value.
-    if integers[used:].any() or (used and int(sums.max()) > contributors * plan.packing.largest):
+    if integers[used:].any() or not plan.packing.possible(sums, contributors=contributors):
         raise NoiseBudgetError(EXHAUSTED)
     return plan.packing.unpack(sums, elements=elements, contributors=contributors, dtype=dtype)
 

@@ -101,3 +101,18 @@ def test_a_message_without_room_for_carries_is_refused(clients: int, least: int)
     with pytest.raises(TermsError, match=f"sums of {clients} clients have no room in {least - 1} bits"):
         Packing.fit(encoding, headroom=0, message_bits=least - 1)
     assert Packing.fit(encoding, headroom=0, message_bits=least).limb_bits == 1
+
+
+@pytest.mark.parametrize("bits", [20, 34, 40])
+def test_sums_that_nobody_can_have_made_are_told_from_others(bits: int) -> None:
+    """Of elements in one integer, of several in one, and of limbs: the largest sum is possible, one more is not."""
+    encoding = FixedPoint(clip=1.0, clients=4, ring_bits=64, value_bits=8 if bits == 20 else 60)
+    packing = Packing.fit(encoding, headroom=0, message_bits=bits)
+    highest = np.full(6, encoding.largest, np.uint64)
+    for contributors in (1, 4):
+        sums = packing.pack(highest) * np.uint64(contributors)
+        assert packing.possible(sums, contributors=contributors)
+        # The highest limb stands last.
+        sums[-1] = max(sums.max(), contributors * packing.largest) + 1 if packing.limbs == 1 else sums[-1] + 1
+        assert not packing.possible(sums, contributors=contributors)
+    assert packing.possible(np.zeros(0, np.uint64), contributors=1)
