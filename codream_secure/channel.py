@@ -180,7 +180,7 @@ class Channel:
         self._sums += 1
         exactly: tuple[int, ...] | None = None
         context = self._shown.digest()
-        shared = self._states(held or {}) if self.opened_by_clients else None
+        states = self._states(held or {}) if self.opened_by_clients else None
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)
@@ -188,7 +188,7 @@ class Channel:
                 if not self._simulation.steps_left:
                     self._simulation.open()
                 result = self._simulation.sum(
-                    vectors, stream=phase, weights=weights, context=context, shared=shared, exactly=exactly
+                    vectors, stream=phase, weights=weights, context=context, held=states, exactly=exactly
                 )
             except TooFewSurvivorsError as error:
                 self.ledger.retries += 1

@@ -165,7 +165,7 @@ class Simulation:
         stream: str,
         weights: Mapping[int, int] | None = None,
         context: bytes = b"",
-        shared: Mapping[int, bytes] | None = None,
+        held: Mapping[int, bytes] | None = None,
         exactly: Iterable[int] | None = None,
     ) -> SumResult:
         """One step. Members without a vector do not contribute.
@@ -175,7 +175,7 @@ class Simulation:
             stream: of the terms.
             weights: member to integer, where the stream has weights.
             context: what the vectors answer; see :meth:`~protocols.machines.SumClient.contribute`.
-            shared: member to what only clients know of what the vectors answer; likewise.
+            held: member to what it holds from now on; see :meth:`~protocols.machines.SumClient.hold`.
             exactly: as for :meth:`~protocols.machines.SumServer.request`; if not all of them completed the set-up, too
                 few are left, and the next step needs a new round.
 
@@ -202,12 +202,12 @@ class Simulation:
         self.steps_left -= 1
         self._step += 1
         self._refused = len(self.rejections)
-        for member, known in (shared or {}).items():
+        for member, state in (held or {}).items():
             if member in self.clients:
-                self.clients[member].hold(known)
+                self.clients[member].hold(state)
         self._deliver(outbox, "step")
         try:
-            answers = self._contributions(vectors, stream, weights or {}, context, shared or {})
+            answers = self._contributions(vectors, stream, weights or {}, context)
         except ProtocolError:
             # Nothing has reached the server yet, so the step is given up on every side.
             self._deliver(server.advance(), "step")
@@ -251,12 +251,7 @@ class Simulation:
         return found[0]
 
     def _contributions(
-        self,
-        vectors: Mapping[int, Values],
-        stream: str,
-        weights: Mapping[int, int],
-        context: bytes,
-        shared: Mapping[int, bytes],
+        self, vectors: Mapping[int, Values], stream: str, weights: Mapping[int, int], context: bytes
     ) -> list[Envelope]:
         """The members' answers to the present request."""
         answers = []
@@ -264,11 +259,7 @@ class Simulation:
             try:
                 with self.costs.timed(member, "step"):
                     message = self.clients[member].contribute(
-                        vector,
-                        stream=stream,
-                        weight=weights.get(member),
-                        context=context,
-                        shared=shared.get(member, b""),
+                        vector, stream=stream, weight=weights.get(member), context=context
                     )
             except PhaseError as error:
                 # It never got the request, or is no longer part of the round.

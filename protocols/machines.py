@@ -121,15 +121,7 @@ class SumClient(ABC):
         """
 
     @abstractmethod
-    def contribute(
-        self,
-        values: Values,
-        *,
-        stream: str,
-        weight: int | None = None,
-        context: bytes = b"",
-        shared: bytes = b"",
-    ) -> bytes:
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         """Answer the latest request with this client's vector.
 
         Args:
@@ -139,24 +131,25 @@ class SumClient(ABC):
             context: what the vector is an answer to, as this client was shown it, or a digest of it. Where values are
                 masked, masks cancel only among contributors with the same context, so a server that shows one client
                 something else learns nothing of it. Must equal what the server gave to :meth:`SumServer.request`.
-            shared: where clients open sums, what only they know of what the vector answers, such as what they computed
-                from earlier sums; equal at all of them, or they find out. The server learns nothing of it.
 
         Raises:
             ContributionError: the vector cannot be encoded, or has another length than was asked for.
             PhaseError: nothing was asked for, or another stream or context.
         """
 
-    def hold(self, shared: bytes) -> None:
-        """Say what this client knows before each step, whether or not it contributes to it.
+    def hold(self, state: bytes) -> None:
+        """Say what only clients know of what the next vectors answer, where clients open sums: before each step.
 
         Args:
-            shared: as for :meth:`contribute`; another contributor's sum is then refused if it knows something else.
+            state: or a digest of it, such as of what was computed from earlier sums. It is in force until the next
+                call, and nothing at first. It travels with contributions, as a digest that says nothing to the server,
+                and is compared by whoever opens the sum, contributor or not: a client refuses a sum to which another
+                state contributed.
 
         Raises:
-            ContributionError: it is the server that opens sums.
+            ContributionError: it is the server that opens sums, and so knows what clients know of them: use context.
         """
-        raise ContributionError("hold() was called, but it is the server that opens this protocol's sums")
+        raise ContributionError("hold() was called, but it is the server that opens this protocol's sums: use context")
 
     def result(self) -> SumResult:
         """The sum of the latest step, where clients open sums.

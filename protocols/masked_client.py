@@ -6,8 +6,6 @@ import enum
 from collections.abc import Sequence
 from typing import ClassVar
 
-import msgspec
-
 from protocols import snapshots, wire
 from protocols.encoding import Values
 from protocols.errors import (
@@ -27,7 +25,7 @@ from protocols.machines import Credentials, SumClient
 from protocols.masks import apply_masks
 from protocols.openings import StepSecrets, parcel_bytes, parcel_context, points_of, self_secret
 from protocols.shares import seal, unseal
-from protocols.steps import ClientSteps, check_offer, check_roster, contribution, nothing_shared, too_few
+from protocols.steps import ClientSteps, check_advertised, check_offer, check_roster, contribution, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 
 _SMALL_FRAME = 256
@@ -156,8 +154,7 @@ class MaskedClient(SumClient):
             raise PeerKeyError("this client's own key is missing or replaced")
         self._require(len(keys), self._needed_in_group)
         for entry in message.keys:
-            signed = advertisement(self._session, entry.member, entry.public_key)
-            self._credentials.roster.verify(entry.member, entry.signature, signed)
+            check_advertised(entry, session=self._session, roster=self._credentials.roster)
         peers = [member for member in keys if member != self._member]
         pairs = {peer: self._round_key.agree(self._session, self._member, peer, keys[peer]) for peer in peers}
         return self._share(pairs)
@@ -216,16 +213,7 @@ class MaskedClient(SumClient):
 
     # Steps
 
-    def contribute(
-        self,
-        values: Values,
-        *,
-        stream: str,
-        weight: int | None = None,
-        context: bytes = b"",
-        shared: bytes = b"",
-    ) -> bytes:
-        nothing_shared(shared)
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._state is not _State.READY:
             raise PhaseError("the set-up of this round is not finished, or the round is closed")
         request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight, context=context)
@@ -377,7 +365,7 @@ class MaskedClient(SumClient):
         return client
 
 
-class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+class _Saved(snapshots.SecretState):
     """What :meth:`MaskedClient.snapshot` encrypts."""
 
     member: int

@@ -10,11 +10,11 @@ import msgspec
 
 from protocols import snapshots, wire
 from protocols.errors import CohortError, MessageError, PhaseError, ProtocolError, RosterError, ShareError, StepError
-from protocols.keys import Roster, advertisement, ballot, session_digest
+from protocols.keys import Roster, ballot, session_digest
 from protocols.machines import Outbox, Phase, SumResult, SumServer
 from protocols.openings import COMMITMENT_BYTES, backup_bytes, parcel_bytes
 from protocols.shares import SHARE_BYTES
-from protocols.steps import RingCollection, check_sender, finished, too_few
+from protocols.steps import RingCollection, check_advertised, check_sender, finished, too_few
 from protocols.terms import Terms, check_cohort
 from protocols.unmasking import Unmasker, Wiring
 
@@ -124,8 +124,7 @@ class MaskedServer(SumServer):
 
     def _take_advertisement(self, sender: int, message: wire.Advertise) -> None:
         check_sender(sender, message.member, self.expected)
-        signed = advertisement(self._session, sender, message.public_key)
-        self._roster.verify(sender, message.signature, signed)
+        check_advertised(message, session=self._session, roster=self._roster)
         self._keys[sender] = wire.PublicKey(sender, message.public_key, message.signature)
 
     def _take_shares(self, sender: int, message: wire.Shares) -> None:

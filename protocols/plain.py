@@ -12,7 +12,7 @@ from protocols.encoding import Values
 from protocols.errors import PhaseError, StepError
 from protocols.keys import Roster
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
-from protocols.steps import ClientSteps, RingCollection, check_offer, contribution, finished, nothing_shared, too_few
+from protocols.steps import ClientSteps, RingCollection, check_offer, contribution, finished, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 from protocols.threat import ThreatModel
 
@@ -58,7 +58,7 @@ class PlainSum(SumProtocol):
         return server
 
 
-class _ClientState(msgspec.Struct, forbid_unknown_fields=True):
+class _ClientState(snapshots.SecretState):
     member: int
     round_id: bytes
     last_step: int
@@ -103,16 +103,7 @@ class PlainClient(SumClient):
             self._steps.accept(decoded)
         return None
 
-    def contribute(
-        self,
-        values: Values,
-        *,
-        stream: str,
-        weight: int | None = None,
-        context: bytes = b"",
-        shared: bytes = b"",
-    ) -> bytes:
-        nothing_shared(shared)
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._closed or self._round_id is None:
             raise PhaseError("no round is going on")
         request, (ring, self.report) = self._steps.encode(values, stream=stream, weight=weight, context=context)

@@ -21,6 +21,16 @@ _NONCE_BYTES = 12
 _State = TypeVar("_State", bound=msgspec.Struct)
 
 
+class SecretState(msgspec.Struct, forbid_unknown_fields=True):
+    """What a snapshot encrypts; no ``repr`` shows it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+_Secret = TypeVar("_Secret", bound=SecretState)
+
+
 def pack(state: msgspec.Struct, terms: bytes) -> bytes:
     """A server's state, with the digest of its terms and one of its own, which finds accidents and no attacks."""
     content = msgspec.msgpack.encode(state)
@@ -41,7 +51,7 @@ def unpack(data: bytes, kind: type[_State], terms: bytes) -> _State:
     return _decoded(content, kind)
 
 
-def seal_state(state: msgspec.Struct, key: bytes, terms: bytes) -> bytes:
+def seal_state(state: SecretState, key: bytes, terms: bytes) -> bytes:
     """A client's state, encrypted; bound to the digest of its terms.
 
     Raises:
@@ -51,7 +61,7 @@ def seal_state(state: msgspec.Struct, key: bytes, terms: bytes) -> bytes:
     return nonce + _cipher(key).encrypt(nonce, msgspec.msgpack.encode(state), terms)
 
 
-def unseal_state(data: bytes, key: bytes, kind: type[_State], terms: bytes) -> _State:
+def unseal_state(data: bytes, key: bytes, kind: type[_Secret], terms: bytes) -> _Secret:
     """What :func:`seal_state` made.
 
     Raises:

@@ -19,10 +19,10 @@ from protocols.errors import (
     TermsError,
     TooFewSurvivorsError,
 )
-from protocols.keys import Roster, context_digest, request_context
+from protocols.keys import Roster, advertisement, context_digest, request_context
 from protocols.machines import SumResult
 from protocols.terms import Terms, check_cohort
-from protocols.wire import Ciphertexts, Contribution, Offer, StepRequest, encode
+from protocols.wire import Advertise, Ciphertexts, Contribution, Offer, PublicKey, StepRequest, encode
 
 
 def check_offer(offer: Offer, member: int, terms: Terms, protocol: str) -> tuple[int, ...]:
@@ -229,14 +229,14 @@ def check_sender(sender: int, named: int, expected: Iterable[int]) -> None:
         raise SenderError(f"a message from {sender} speaks for {named}")
 
 
-def nothing_shared(shared: bytes) -> None:
-    """Return if nothing is given that only clients know.
+def check_advertised(key: Advertise | PublicKey, *, session: bytes, roster: Roster) -> None:
+    """Return if a key was advertised for this round by whom it names.
 
     Raises:
-        ContributionError: something is, where the server opens sums and so knows what clients know of them.
+        PeerKeyError: the signature is not theirs.
+        RosterError: they are not on the roster.
     """
-    if shared:
-        raise ContributionError("shared is given, but it is the server that opens this protocol's sums: use context")
+    roster.verify(key.member, key.signature, advertisement(session, key.member, key.public_key))
 
 
 def contribution(round_id: bytes, member: int, step: int, ring: Ring) -> bytes:

@@ -9,24 +9,22 @@ from __future__ import annotations
 import hashlib
 import os
 
-import msgspec
-
 from protocols import snapshots, wire
-from protocols.errors import CohortError, PhaseError, RosterError, StepError, TermsError
+from protocols.errors import CohortError, PhaseError, RosterError, TermsError
 from protocols.homomorphic.coefficients import to_bytes
 from protocols.homomorphic.granted_key import grant, parcel_context
 from protocols.homomorphic.opening import open_total, requested, total_limit
 from protocols.homomorphic.parameters import Parameters, Scheme
 from protocols.homomorphic.planning import plan_streams, sets_of
 from protocols.homomorphic.seal import backend
-from protocols.homomorphic.secrets import bound_session, label, secret_key, tag_root, voucher_root
+from protocols.homomorphic.secrets import label, round_session, secret_key, tag_root, voucher_root
 from protocols.homomorphic.vectors import Key
 from protocols.homomorphic.vouchers import Notary
-from protocols.keys import KEY_BYTES, RoundKey, Secret, advertisement, session_digest
+from protocols.keys import KEY_BYTES, RoundKey, Secret
 from protocols.machines import Credentials, SumAuthority
 from protocols.parties import AUTHORITY
 from protocols.shares import seal
-from protocols.steps import check_roster, too_few
+from protocols.steps import check_advertised, check_roster, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 
 _OPENED = label("opened")
@@ -90,16 +88,15 @@ class KeyAuthority(SumAuthority):
         self._join(offer.round_id, cohort)
 
     def _join(self, round_id: bytes, cohort: tuple[int, ...]) -> None:
-        topology = self._terms.topology(len(cohort))
-        self._round_id, self._cohort, self._needed = round_id, cohort, topology.survivors
-        session = session_digest(
+        self._session, self._needed = round_session(
             round_id,
-            roster=self._credentials.roster.digest,
-            terms=self._terms.digest(self._name),
-            cohort=cohort,
-            topology=topology,
+            cohort,
+            name=self._name,
+            terms=self._terms,
+            roster=self._credentials.roster,
+            plans=self._plans,
         )
-        self._session = bound_session(session, self._plans)
+        self._round_id, self._cohort = round_id, cohort
 
     def _take_keys(self, message: wire.Keys) -> bytes:
         members = check_cohort([entry.member for entry in message.keys])
@@ -108,8 +105,7 @@ class KeyAuthority(SumAuthority):
         if len(members) < self._needed:
             raise too_few(len(members), self._needed)
         for entry in message.keys:
-            signed = advertisement(self._session, entry.member, entry.public_key)
-            self._credentials.roster.verify(entry.member, entry.signature, signed)
+            check_advertised(entry, session=self._session, roster=self._credentials.roster)
         root = Secret(os.urandom(KEY_BYTES))
         tags, vouchers, parcels = tag_root(root), {}, []
         with RoundKey() as round_key:
@@ -138,10 +134,6 @@ class KeyAuthority(SumAuthority):
     # Steps
 
     def _take_total(self, total: wire.Total) -> bytes:
-        if total.step <= self._opened:
-            raise StepError(f"the sum of step {total.step} has been opened, or passed over, already")
-        if total.step >= self._terms.steps:
-            raise StepError(f"step {total.step} is beyond the {self._terms.steps} that were set up")
         result = open_total(
             total,
             terms=self._terms,
@@ -151,6 +143,7 @@ class KeyAuthority(SumAuthority):
             needed=self._needed,
             roster=self._credentials.roster,
             key=self._key,
+            opened=self._opened,
         )
         self._credentials.rounds.claim_step(self._round_id, total.step)
         self._opened = total.step
@@ -202,11 +195,8 @@ class KeyAuthority(SumAuthority):
         self._members = frozenset(self._vouchers)
 
 
-class SavedAuthority(msgspec.Struct, forbid_unknown_fields=True):
+class SavedAuthority(snapshots.SecretState):
     """What :meth:`KeyAuthority.snapshot` encrypts."""
-
-    def __repr__(self) -> str:
-        return "SavedAuthority(...)"
 
     round_id: bytes
     session: bytes

@@ -7,17 +7,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-import msgspec
-
 from protocols import snapshots, wire
 from protocols.encoding import Values
 from protocols.errors import CohortError, PhaseError, RosterError, StepError
 from protocols.homomorphic.parameters import Scheme
 from protocols.homomorphic.planning import plan_streams
-from protocols.homomorphic.secrets import bound_session
+from protocols.homomorphic.secrets import round_session
 from protocols.homomorphic.vectors import Key, encrypt_vector
 from protocols.homomorphic.vouchers import Notary
-from protocols.keys import RoundKey, advertisement, request_context, session_digest
+from protocols.keys import RoundKey, advertisement, request_context
 from protocols.machines import Credentials, SumClient
 from protocols.steps import ClientSteps, check_offer, check_roster, too_few
 from protocols.terms import MAX_COHORT, Terms, check_cohort
@@ -74,6 +72,10 @@ class HomomorphicClient(SumClient):
         self._members: frozenset[int] = frozenset()
         self._round_key: RoundKey | None = None
         self._notary: Notary | None = None
+        self._held = b""
+        """What this client knows, where clients open sums."""
+        self._contributed = -1
+        """The latest step that it contributed to."""
 
     @property
     def member(self) -> int:
@@ -136,16 +138,15 @@ class HomomorphicClient(SumClient):
 
     def _join(self, round_id: bytes, cohort: tuple[int, ...]) -> None:
         """Take note of the round: everything below is bound to these."""
-        topology = self._terms.topology(len(cohort))
-        self._round_id, self._cohort, self._needed = round_id, cohort, topology.survivors
-        session = session_digest(
+        self._session, self._needed = round_session(
             round_id,
-            roster=self._credentials.roster.digest,
-            terms=self._terms.digest(self._name),
-            cohort=cohort,
-            topology=topology,
+            cohort,
+            name=self._name,
+            terms=self._terms,
+            roster=self._credentials.roster,
+            plans=self._plans,
         )
-        self._session = bound_session(session, self._plans)
+        self._round_id, self._cohort = round_id, cohort
 
     def _check_members(self, members: Sequence[int]) -> frozenset[int]:
         """Who completed the set-up, if that can be."""
@@ -163,15 +164,7 @@ class HomomorphicClient(SumClient):
             self._round_key.forget()
         self._state = State.READY
 
-    def contribute(
-        self,
-        values: Values,
-        *,
-        stream: str,
-        weight: int | None = None,
-        context: bytes = b"",
-        shared: bytes = b"",
-    ) -> bytes:
+    def contribute(self, values: Values, *, stream: str, weight: int | None = None, context: bytes = b"") -> bytes:
         if self._state is not State.READY or self._notary is None:
             raise PhaseError("the set-up of this round is not finished, or the round is closed")
         request, (ring, report) = self._steps.encode(values, stream=stream, weight=weight, context=context)
@@ -179,12 +172,13 @@ class HomomorphicClient(SumClient):
         encrypted = encrypt_vector(plan, ring, self._key(stream), executor=self._executor)
         self._credentials.rounds.claim_step(self._round_id, request.step)
         self._steps.pending, self.report = None, report
+        self._contributed = request.step
         sealed, signature = self._notary.vouch(
             plan,
             encrypted,
             member=self._member,
             request=request_context(request.step, stream, request.values, request.context),
-            shared=shared,
+            state=self._held,
             identity=self._credentials.identity,
         )
         message = wire.Ciphertexts(
@@ -239,14 +233,11 @@ class HomomorphicClient(SumClient):
         self._join(state.round_id, tuple(state.cohort))
         if self._session != state.session:
             raise RosterError("the snapshot was made under another roster")
-        self._steps.last = state.last_step
+        self._steps.last = self._contributed = state.last_step
 
 
-class SavedClient(msgspec.Struct, forbid_unknown_fields=True):
+class SavedClient(snapshots.SecretState):
     """What a client's snapshot encrypts."""
-
-    def __repr__(self) -> str:
-        return f"SavedClient(member={self.member}, ...)"
 
     member: int
     round_id: bytes

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from protocols import wire
-from protocols.encoding import Values
 from protocols.errors import CiphertextError, RosterError, ShareError
 from protocols.homomorphic.client import HomomorphicClient, SavedClient, State
 from protocols.homomorphic.parameters import Parameters, Scheme
@@ -19,7 +18,6 @@ from protocols.keys import KEY_BYTES, Secret
 from protocols.machines import Credentials
 from protocols.parties import AUTHORITY
 from protocols.shares import TAG_BYTES, unseal
-from protocols.steps import nothing_shared
 from protocols.terms import Terms
 
 _GRANT = label("grant")
@@ -48,8 +46,6 @@ class GrantedKeyClient(HomomorphicClient):
         )
         self._keys: dict[Parameters, Key] = {}
         self._tags, self._vouchers = Secret(b""), Secret(b"")
-        self._contributed = -1
-        """The latest step that this client contributed to: the server may have had its sum opened."""
 
     def _expected(self) -> tuple[type[wire.Message], ...]:
         return (wire.Welcome,) if self._state is State.KEYS else (wire.StepRequest,)
@@ -103,21 +99,8 @@ class GrantedKeyClient(HomomorphicClient):
     def _key(self, stream: str) -> Key:
         return self._keys[self._plans[stream].parameters]
 
-    def contribute(
-        self,
-        values: Values,
-        *,
-        stream: str,
-        weight: int | None = None,
-        context: bytes = b"",
-        shared: bytes = b"",
-    ) -> bytes:
-        nothing_shared(shared)
-        message = super().contribute(values, stream=stream, weight=weight, context=context)
-        self._contributed = self._steps.last
-        return message
-
     def _may_be_open(self, step: int | None) -> bool:
+        # It may have had it opened by the authority before it said so.
         return self._contributed >= 0 and step in (None, self._contributed)
 
     def _forget(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from protocols import wire
-from protocols.errors import CiphertextError, TermsError
+from protocols.errors import CiphertextError, StepError, TermsError
 from protocols.homomorphic.parameters import Parameters
 from protocols.homomorphic.planning import Plan
 from protocols.homomorphic.vectors import Key, decrypt_sum
@@ -38,7 +38,8 @@ def open_total(
     needed: int,
     roster: Roster,
     key: Callable[[Parameters], Key],
-    shared: bytes | None = None,
+    opened: int,
+    state: bytes | None = None,
 ) -> SumResult:
     """The sum, if it is what enough members vouch for.
 
@@ -56,13 +57,19 @@ def open_total(
         needed: how many must have contributed.
         roster: their public keys.
         key: gives the secret key of a set of parameters.
-        shared: as for :meth:`~protocols.homomorphic.vouchers.Notary.examine`.
+        opened: the latest step whose sum this party has opened.
+        state: as for :meth:`~protocols.homomorphic.vouchers.Notary.examine`.
 
     Raises:
+        StepError: the step has been opened, or passed over, or lies beyond those that were set up.
         TermsError: the stream is not in the terms, or the vector is too long for them.
         ProtocolError: as for :meth:`~protocols.homomorphic.vouchers.Notary.examine`, and for
             :func:`~protocols.homomorphic.vectors.decrypt_sum`.
     """
+    if total.step <= opened:
+        raise StepError(f"the sum of step {total.step} has been opened, or passed over, already")
+    if total.step >= terms.steps:
+        raise StepError(f"step {total.step} is beyond the {terms.steps} that were set up")
     if total.stream not in plans or total.values > terms.max_values:
         raise TermsError(f"a sum of {total.values} values of stream {total.stream!r} is not in the terms")
     plan, encoding = plans[total.stream], terms.streams[total.stream]
@@ -77,7 +84,7 @@ def open_total(
         members=members,
         needed=needed,
         roster=roster,
-        shared=shared,
+        state=state,
     )
     ring = decrypt_sum(
         plan,

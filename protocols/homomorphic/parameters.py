@@ -54,7 +54,7 @@ class Parameters:
     """One way to encrypt integers so that sums of ciphertexts decrypt to sums of the integers.
 
     Attributes:
-        scheme: BFV, whose plaintext is a polynomial modulo 2^plain_bits, or CKKS, whose plaintext is a vector of
+        scheme: BFV, whose plaintext is a polynomial modulo 2^message_bits, or CKKS, whose plaintext is a vector of
             degree / 2 complex numbers, each carrying an integer in its real and another in its imaginary part.
         degree: coefficients of a polynomial, and integers in a ciphertext.
         modulus_bits: size of the prime q, a multiple of 8.

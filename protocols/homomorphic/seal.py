@@ -37,7 +37,6 @@ _CIPHERTEXT = struct.Struct("<32sBQQQdQ")
 _PLAINTEXT = struct.Struct("<32sQd")
 _SEEDED_GENERATOR = 1
 _WORD = 8
-KEY_SEED_BYTES = 64
 EXHAUSTED = "the sum does not decrypt: too many ciphertexts, or another key's"
 
 

@@ -7,14 +7,15 @@ hold the key, what seals vouchers. Whoever encrypts under a public key is given 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.homomorphic.coefficients import to_bytes
 from protocols.homomorphic.parameters import Parameters
 from protocols.homomorphic.planning import Plan, described
 from protocols.homomorphic.seal import backend
 from protocols.homomorphic.vectors import Key
-from protocols.keys import Secret
+from protocols.keys import Roster, Secret, session_digest
+from protocols.terms import Terms
 
 CHECK_BYTES = 16
 
@@ -34,15 +35,26 @@ _VOUCHERS = label("vouchers")
 _VOUCHER = label("voucher")
 
 
-def bound_session(session: bytes, plans: Mapping[str, Plan]) -> bytes:
-    """The digest of a round (:func:`protocols.keys.session_digest`) together with how its vectors are encrypted."""
-    return hashlib.sha256(_SESSION + session + described(plans)).digest()
+def round_session(
+    round_id: bytes, cohort: Sequence[int], *, name: str, terms: Terms, roster: Roster, plans: Mapping[str, Plan]
+) -> tuple[bytes, int]:
+    """What everything in a round is bound to, and how many members have to be left for a sum.
+
+    The former is the digest that masked sums use (:func:`protocols.keys.session_digest`), together with how vectors are
+    encrypted.
+
+    Raises:
+        TermsError: the terms cannot be met by this cohort.
+    """
+    topology = terms.topology(len(cohort))
+    session = session_digest(round_id, roster=roster.digest, terms=terms.digest(name), cohort=cohort, topology=topology)
+    return hashlib.sha256(_SESSION + session + described(plans)).digest(), topology.survivors
 
 
 def secret_key(root: Secret, parameters: Parameters) -> Key:
     """The secret key of one set of parameters."""
-    described = str(parameters).encode("ascii")
-    return Key(parameters, b"".join(root.derive(half + described) for half in _SEED), secret=True)
+    text = str(parameters).encode("ascii")
+    return Key(parameters, b"".join(root.derive(half + text) for half in _SEED), secret=True)
 
 
 def key_check(root: Secret, sets: Iterable[Parameters]) -> bytes:
@@ -67,9 +79,9 @@ def tag_key(tags: Secret, session: bytes, request: bytes) -> bytes:
     return tags.derive(_TAG + session + request)
 
 
-def state_digest(tags: Secret, session: bytes, request: bytes, shared: bytes) -> bytes:
+def state_digest(tags: Secret, session: bytes, request: bytes, state: bytes) -> bytes:
     """16 bytes that stand for what only clients know, and say nothing of it to anybody without the secret."""
-    return tags.derive(_STATE + session + request + hashlib.sha256(shared).digest())[:CHECK_BYTES]
+    return tags.derive(_STATE + session + request + hashlib.sha256(state).digest())[:CHECK_BYTES]
 
 
 def voucher_root(secret: Secret) -> Secret:

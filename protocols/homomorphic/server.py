@@ -13,10 +13,10 @@ from protocols.errors import PhaseError, ProtocolError, RosterError
 from protocols.homomorphic.collection import CipherCollection
 from protocols.homomorphic.parameters import Scheme
 from protocols.homomorphic.planning import plan_streams
-from protocols.homomorphic.secrets import bound_session
-from protocols.keys import Roster, advertisement, session_digest
+from protocols.homomorphic.secrets import round_session
+from protocols.keys import Roster
 from protocols.machines import Outbox, Phase, SumResult, SumServer
-from protocols.steps import check_sender, too_few
+from protocols.steps import check_advertised, check_sender, too_few
 from protocols.terms import Terms, check_cohort
 
 _SMALL_FRAME = 512
@@ -57,12 +57,9 @@ class HomomorphicServer(SumServer):
         self._round_id = round_id
         self._roster = roster
         self._plans = plan_streams(scheme, terms, public=self.public)
-        topology = terms.topology(len(self._cohort))
-        self._needed = topology.survivors
-        session = session_digest(
-            round_id, roster=roster.digest, terms=terms.digest(name), cohort=self._cohort, topology=topology
+        self._session, self._needed = round_session(
+            round_id, self._cohort, name=name, terms=terms, roster=roster, plans=self._plans
         )
-        self._session = bound_session(session, self._plans)
         self._keys: dict[int, wire.PublicKey] = {}
         self._members: tuple[int, ...] = ()
         self._next_step = 0
@@ -139,8 +136,7 @@ class HomomorphicServer(SumServer):
 
     def _take_advertisement(self, sender: int, message: wire.Advertise) -> None:
         check_sender(sender, message.member, self.expected)
-        signed = advertisement(self._session, sender, message.public_key)
-        self._roster.verify(sender, message.signature, signed)
+        check_advertised(message, session=self._session, roster=self._roster)
         self._keys[sender] = wire.PublicKey(sender, message.public_key, message.signature)
 
     # Ending phases

@@ -15,7 +15,6 @@ import os
 from concurrent.futures import Executor
 
 from protocols import wire
-from protocols.encoding import Values
 from protocols.errors import CohortError, PeerKeyError, PhaseError, ShareError, StepError
 from protocols.homomorphic.client import HomomorphicClient, SavedClient, State
 from protocols.homomorphic.opening import open_total, total_limit
@@ -24,10 +23,10 @@ from protocols.homomorphic.planning import sets_of
 from protocols.homomorphic.secrets import CHECK_BYTES, key_check, label, secret_key, tag_root, voucher_root
 from protocols.homomorphic.vectors import Key
 from protocols.homomorphic.vouchers import Notary
-from protocols.keys import KEY_BYTES, PairSecrets, Secret, advertisement
+from protocols.keys import KEY_BYTES, PairSecrets, Secret
 from protocols.machines import Credentials, SumResult
 from protocols.shares import TAG_BYTES, seal, unseal
-from protocols.steps import too_few
+from protocols.steps import check_advertised, too_few
 from protocols.terms import Terms, check_cohort
 
 _PARCEL = label("key parcel")
@@ -55,8 +54,6 @@ class SharedKeyClient(HomomorphicClient):
         self._root = Secret(b"")
         self._derived: tuple[Secret, ...] = ()
         self._loaded: dict[Parameters, Key] = {}
-        self._held: bytes | None = None
-        """What this client knows; None until it is told."""
         self._opened = -1
         self._result: SumResult | None = None
 
@@ -101,8 +98,7 @@ class SharedKeyClient(HomomorphicClient):
         if len(keys) < self._needed:
             raise too_few(len(keys), self._needed)
         for entry in message.keys:
-            signed = advertisement(self._session, entry.member, entry.public_key)
-            self._credentials.roster.verify(entry.member, entry.signature, signed)
+            check_advertised(entry, session=self._session, roster=self._credentials.roster)
         self._pairs = {
             peer: self._round_key.agree(self._session, self._member, peer, key)
             for peer, key in keys.items()
@@ -158,29 +154,12 @@ class SharedKeyClient(HomomorphicClient):
             self._loaded[parameters] = secret_key(self._root, parameters)
         return self._loaded[parameters]
 
-    def contribute(
-        self,
-        values: Values,
-        *,
-        stream: str,
-        weight: int | None = None,
-        context: bytes = b"",
-        shared: bytes = b"",
-    ) -> bytes:
-        message = super().contribute(values, stream=stream, weight=weight, context=context, shared=shared)
-        self._held = shared
-        return message
-
-    def hold(self, shared: bytes) -> None:
-        self._held = shared
+    def hold(self, state: bytes) -> None:
+        self._held = state
 
     def _take_total(self, total: wire.Total) -> None:
-        if total.step <= self._opened:
-            raise StepError(f"the sum of step {total.step} has been opened, or passed over, already")
         if total.step < self._steps.last:
             raise StepError(f"step {total.step} is over: step {self._steps.last} has been asked for")
-        if total.step >= self._terms.steps:
-            raise StepError(f"step {total.step} is beyond the {self._terms.steps} that were set up")
         assert self._notary is not None
         result = open_total(
             total,
@@ -191,7 +170,8 @@ class SharedKeyClient(HomomorphicClient):
             needed=self._needed,
             roster=self._credentials.roster,
             key=self._secret_key,
-            shared=self._held,
+            opened=self._opened,
+            state=self._held,
         )
         # A member that never got the request, or whose vector was lost, learns the sum all the same.
         self._steps.last, self._steps.pending = total.step, None
@@ -215,7 +195,7 @@ class SharedKeyClient(HomomorphicClient):
             secret.wipe()
         for key in self._loaded.values():
             key.forget()
-        self._loaded, self._result, self._held = {}, None, None
+        self._loaded, self._result, self._held = {}, None, b""
 
     def _kept(self) -> list[bytes]:
         return [bytes(self._root.value)]

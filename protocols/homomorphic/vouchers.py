@@ -57,7 +57,7 @@ class Notary:
         *,
         member: int,
         request: bytes,
-        shared: bytes,
+        state: bytes,
         identity: Identity,
     ) -> tuple[bytes, bytes]:
         """The sealed tag of a contribution, and the signature under it.
@@ -67,12 +67,12 @@ class Notary:
             encrypted: the vector.
             member: who contributes.
             request: what the step asks for.
-            shared: what only clients know of what it answers.
+            state: what only clients know of what it answers.
             identity: the member's.
         """
         digest = hashlib.sha256(encrypted.body).digest()
         content = to_tag_bytes(self._tag(plan, memoryview(encrypted.polynomials), request))
-        content += state_digest(self.tags, self.session, request, shared)
+        content += state_digest(self.tags, self.session, request, state)
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._cipher(member).encrypt(nonce, content, self._place(member, request, digest))
         return sealed, identity.sign(statement(self.session, member, request, digest, sealed))
@@ -87,7 +87,7 @@ class Notary:
         members: Iterable[int],
         needed: int,
         roster: Roster,
-        shared: bytes | None,
+        state: bytes | None,
     ) -> tuple[int, ...]:
         """Return the contributors if the body is the sum of what enough of them vouch for.
 
@@ -99,7 +99,7 @@ class Notary:
             members: who may contribute.
             needed: how many distinct ones must have.
             roster: their public keys.
-            shared: what this party, if it is a client, knows of what the step answers; None does not compare.
+            state: what this party, if it is a client, knows of what the step answers; None does not compare.
 
         Raises:
             CohortError: a voucher of a stranger, or two of one member.
@@ -118,12 +118,12 @@ class Notary:
             raise too_few(len(contributors), needed)
         modulus = backend(plan.parameters).modulus
         total: Tag = (0,) * ROWS
-        expected = None if shared is None else state_digest(self.tags, self.session, request, shared)
+        expected = None if state is None else state_digest(self.tags, self.session, request, state)
         for voucher in vouchers:
             signed = statement(self.session, voucher.member, request, voucher.digest, voucher.sealed)
             roster.verify(voucher.member, voucher.signature, signed)
-            vouched, state = self._open(voucher, request)
-            if expected is not None and state != expected:
+            vouched, theirs = self._open(voucher, request)
+            if expected is not None and theirs != expected:
                 raise ReplicaError(f"member {voucher.member} holds another state than this client: their sums differ")
             total = add_tags(total, vouched, modulus=modulus)
         if self._tag(plan, body, request) != total:

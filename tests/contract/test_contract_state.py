@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ from protocols import (
     TooFewSurvivorsError,
     available_protocols,
     make_protocol,
+    snapshots,
 )
 
 ByHand = Callable[..., Any]
@@ -335,3 +337,21 @@ def test_a_server_that_goes_back_to_an_older_state_is_refused(by_hand: ByHand) -
         with pytest.raises(StepError, match="step 0 is over"):
             cohort.clients[member].receive(request)
     assert cohort.step(dict.fromkeys(range(3), ONES)).total.tolist() == [3.0, 3.0, 3.0]
+
+
+def test_what_a_snapshot_encrypts_shows_nothing_of_itself(by_hand: ByHand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a traceback with local variables, or a debugger, would print it: its type, and no value."""
+    cohort, states, sealed = by_hand(range(3)), list[msgspec.Struct](), snapshots.seal_state
+
+    def spy(state: snapshots.SecretState, key: bytes, terms: bytes) -> bytes:
+        states.append(state)
+        return sealed(state, key, terms)
+
+    monkeypatch.setattr(snapshots, "seal_state", spy)
+    cohort.step(dict.fromkeys(range(3), np.ones(3)))
+    for machine in (*cohort.clients.values(), *([cohort.authority] if cohort.authority else [])):
+        machine.snapshot(bytes(32))
+    assert len(states) == len(cohort.clients) + (cohort.authority is not None)
+    for state in states:
+        assert repr(state) == str(state) == f"{state}" == f"{type(state).__name__}(...)"
+        assert len(msgspec.msgpack.encode(state)) > 16

@@ -75,11 +75,11 @@ def test_a_sum_that_reaches_nobody_is_said_to(cohort: Simulation) -> None:
 def test_an_error_of_an_earlier_step_is_not_raised_again(cohort: Simulation) -> None:
     states = dict.fromkeys(range(5), b"dreams") | {4: b"other dreams"}
     with pytest.raises(ReplicaError):
-        cohort.sum(VECTORS, stream="gradients", shared=states)
+        cohort.sum(VECTORS, stream="gradients", held=states)
     assert {type(rejection.error) for rejection in cohort.rejections} == {ReplicaError}
     lose(cohort, totals)
     with pytest.raises(OpeningError, match="the sum reached no client"):
-        cohort.sum(VECTORS, stream="gradients", shared=dict.fromkeys(range(5), b"dreams"))
+        cohort.sum(VECTORS, stream="gradients", held=dict.fromkeys(range(5), b"dreams"))
 
 
 def test_a_client_that_missed_a_step_does_not_give_the_sum_before_it(cohort: Simulation) -> None:
@@ -107,9 +107,9 @@ def test_a_client_that_does_not_contribute_is_held_to_what_the_others_know(cohor
     vectors = {member: VECTORS[member] for member in range(4)}
     same = dict.fromkeys(range(5), b"dreams")
     assert len(cohort.results()) == 0
-    assert cohort.sum(vectors, stream="gradients", shared=same).contributors == (0, 1, 2, 3)
+    assert cohort.sum(vectors, stream="gradients", held=same).contributors == (0, 1, 2, 3)
     assert len(cohort.results()) == 5
-    result = cohort.sum(vectors, stream="gradients", shared=same | {4: b"other dreams"})
+    result = cohort.sum(vectors, stream="gradients", held=same | {4: b"other dreams"})
     assert result.ring.tolist() == ring([0, 1, 2, 3])
     assert sorted(cohort.results()) == [0, 1, 2, 3]
     (rejection,) = cohort.rejections

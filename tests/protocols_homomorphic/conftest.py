@@ -127,14 +127,13 @@ class Round:
         self.deliver(self.server.request(stream, values, context=context))
 
     def contributions(
-        self, vectors: dict[int, np.ndarray], *, shared: dict[int, bytes] | None = None, **kinds: Any
+        self, vectors: dict[int, np.ndarray], *, held: dict[int, bytes] | None = None, **kinds: Any
     ) -> dict[int, bytes]:
-        """The members' answers, not handed over yet."""
+        """The members' answers, not handed over yet; all that is named holds its state first."""
+        for member, state in (held or {}).items():
+            self.clients[member].hold(state)
         kinds = {"stream": "g", **kinds}
-        return {
-            member: self.clients[member].contribute(vector, shared=(shared or {}).get(member, b""), **kinds)
-            for member, vector in vectors.items()
-        }
+        return {member: self.clients[member].contribute(vector, **kinds) for member, vector in vectors.items()}
 
     def totals(self, vectors: dict[int, np.ndarray], **kinds: Any) -> dict[int, bytes]:
         """A step up to the sum that the server would hand out."""

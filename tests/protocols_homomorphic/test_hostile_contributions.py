@@ -233,3 +233,18 @@ def test_a_silent_authority_fails_the_step_and_says_what_may_be_open(make_round:
         assert told.value.asked_to_open == (None if member == 8 else rd.members)
     vectors = rd.vectors()
     assert rd.sum(vectors).ring.tolist() == rd.ring(vectors)
+
+
+@GRANTED
+def test_a_restored_client_still_knows_that_it_contributed(make_round: Any, scheme: str) -> None:
+    """The abort of a step that its snapshot was taken after: the server may have had the sum opened before."""
+    rd = make_round(scheme).open()
+    rd.ask(5)
+    rd.collect(rd.contributions(rd.vectors()))
+    client = rd.clients[3]
+    client = rd.protocol.restore_client(
+        client.snapshot(bytes(32)), bytes(32), terms=rd.terms, credentials=client._credentials
+    )
+    with pytest.raises(TooFewSurvivorsError) as told:
+        client.receive(wire.encode(wire.Abort(rd.round_id, 0, 1, 3)))
+    assert told.value.asked_to_open == rd.members

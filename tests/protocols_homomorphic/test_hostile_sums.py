@@ -275,15 +275,15 @@ def test_an_older_sum_of_another_round_is_refused(make_round: Any, name: str, re
 def test_a_client_that_holds_another_state_is_named(make_round: Any, scheme: str, read: Read) -> None:
     rd = make_round(scheme).open()
     rd.ask(5)
-    shared = dict.fromkeys(rd.members, b"dreams after step 3") | {8: b"other dreams"}
-    rd.collect(rd.contributions(rd.vectors(), shared=shared))
+    states = dict.fromkeys(rd.members, b"dreams after step 3") | {8: b"other dreams"}
+    rd.collect(rd.contributions(rd.vectors(), held=states))
     outbox = rd.server.advance()
     for member, client in rd.clients.items():
         with pytest.raises(ReplicaError, match="member 3" if member == 8 else "member 8"):
             client.receive(outbox[member])
         with pytest.raises(PhaseError):
             client.result()
-    assert rd.sum(rd.vectors(), shared=dict.fromkeys(rd.members, b"dreams")).contributors == rd.members
+    assert rd.sum(rd.vectors(), held=dict.fromkeys(rd.members, b"dreams")).contributors == rd.members
 
 
 @pytest.mark.parametrize("scheme", ["bfv", "ckks"])
@@ -294,8 +294,7 @@ def test_a_client_that_was_not_asked_refuses_a_sum_that_answers_something_else(m
     for held, agrees in ((b"other dreams", False), (b"", False), (b"dreams", True)):
         rd.deliver(rd.server.request("g", 5), without=[20])
         vectors = {member: vector for member, vector in rd.vectors().items() if member != 20}
-        rd.clients[20].hold(held)
-        rd.collect(rd.contributions(vectors, shared=everybody))
+        rd.collect(rd.contributions(vectors, held=everybody | {20: held}))
         totals = rd.server.advance()
         if agrees:
             assert rd.finish(totals).contributors == (3, 7, 8)
@@ -320,7 +319,7 @@ def test_the_server_learns_nothing_of_what_clients_share(make_round: Any, scheme
     """Equal states and different ones look alike: the digest travels sealed."""
     rd = make_round(scheme).open()
     rd.ask(5)
-    sent = rd.contributions(rd.vectors(), shared=dict.fromkeys(rd.members, b"dreams"))
+    sent = rd.contributions(rd.vectors(), held=dict.fromkeys(rd.members, b"dreams"))
     sealed = [read(message).sealed for message in sent.values()]
     pieces = [{found[at : at + 8] for at in range(len(found) - 8)} for found in sealed]
     assert not pieces[0] & pieces[1]

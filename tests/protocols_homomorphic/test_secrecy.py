@@ -28,7 +28,7 @@ def run(make_round: Any, name: str) -> Any:
     rd = make_round(name).open()
     for dropout in ((), (7,)):
         vectors = {member: vector for member, vector in rd.vectors(seed=len(dropout)).items() if member not in dropout}
-        rd.sum(vectors, shared={} if rd.authority else dict.fromkeys(rd.members, b"what clients know"))
+        rd.sum(vectors, held={} if rd.authority else dict.fromkeys(rd.members, b"what clients know"))
     return rd
 
 
@@ -213,7 +213,7 @@ def test_no_text_of_a_saved_state_shows_a_secret(
     """As a traceback with local variables, or a debugger, would print it."""
     rd = run(make_round, name)
     # Member 7 was asked and did not answer: it is between two steps again once it has answered another.
-    rd.sum(rd.vectors(), shared={} if rd.authority else dict.fromkeys(rd.members, b"what clients know"))
+    rd.sum(rd.vectors(), held={} if rd.authority else dict.fromkeys(rd.members, b"what clients know"))
     states: list[Any] = []
     sealed = snapshots.seal_state
 

@@ -19,6 +19,7 @@ from protocols.errors import ProtocolError
 from protocols.homomorphic.coefficients import Coefficients, from_bytes
 from protocols.homomorphic.planning import SEED_BYTES
 from protocols.homomorphic.seal import Seal
+from protocols.homomorphic.shared_key import SharedKeyClient
 from protocols.machines import SumAuthority
 from protocols.parties import AUTHORITY
 
@@ -212,12 +213,13 @@ def play(recorded: Recorded, member: int, script: Script) -> tuple[list[bytes], 
 
 def contribute(client: SumClient, about: Mapping[str, Any], member: int) -> bytes:
     given = about["contributions"][str(member)]
+    if isinstance(client, SharedKeyClient):
+        client.hold(bytes.fromhex(about["shared"]))
     return client.contribute(
         np.frombuffer(bytes.fromhex(given["values"]), dtype="<f4"),
         stream=about["stream"],
         weight=given["weight"],
         context=bytes.fromhex(about["context"]),
-        shared=bytes.fromhex(about["shared"]),
     )
 
 

@@ -52,10 +52,10 @@ class EncryptedRecording(Recording):
         values, weight = self.values[self.step][member]
         stream = self.randomness[member]
         before = len(stream.given)
+        if self.protocol.opened_by == "clients":
+            self.clients[member].hold(about.shared)
         with in_place_of_the_system(stream):
-            message = self.clients[member].contribute(
-                values, stream=about.stream, weight=weight, context=about.context, shared=about.shared
-            )
+            message = self.clients[member].contribute(values, stream=about.stream, weight=weight, context=about.context)
         (self.nonces[member][self.step],) = (drawn for drawn in stream.given[before:] if len(drawn) == _NONCE_BYTES)
         return message
 
