@@ -14,6 +14,7 @@ from codream_secure.privacy.events import (
     DiscreteGaussianSum,
     ExactRelease,
     GaussianRelease,
+    IntegerNoiseSum,
     Release,
     SampledGaussianRelease,
     SkellamSum,
@@ -76,7 +77,7 @@ def choose(events: Iterable[Release]) -> Accountant:
     if not private or any(isinstance(event, ExactRelease) for event in private):
         return Accountant.NONE
     sampled = _sampled(private)
-    whole_noise = [event for event in private if isinstance(event, DiscreteGaussianSum | SkellamSum)]
+    whole_noise = [event for event in private if isinstance(event, IntegerNoiseSum)]
     if sampled and whole_noise:
         raise PrivacyError(
             f"no accountant covers both {sampled[0].name!r}, a sampled Gaussian (PLD), and {whole_noise[0].name!r}, a "
@@ -107,7 +108,7 @@ def check_claims(events: Iterable[Release], *, unit: PrivacyUnit, adversary: Adv
                     f"{event.sample_rate}) against a {adversary.value}: whoever sees the cohort gains nothing from its "
                     "having been sampled; use sample_rate 1, or state an adversary that does not see it"
                 )
-        if isinstance(event, DiscreteGaussianSum | SkellamSum) and event.clients > 1:
+        if isinstance(event, IntegerNoiseSum) and event.clients > 1:
             if unit is PrivacyUnit.LOCAL:
                 raise PrivacyError(
                     f"release {event.name!r} counts the noise of {event.clients} clients for the unit local: a message "

@@ -116,13 +116,11 @@ class SampledGaussianRelease(Release):
 
 
 @dataclass(frozen=True)
-class DiscreteGaussianSum(Release):
-    """Sums of integer vectors to which every client adds discrete Gaussian noise of its own.
+class IntegerNoiseSum(Release):
+    """Sums of integer vectors to which every client adds integer noise of its own; subclasses say of which kind.
 
     Args:
         name: what was released.
-        sigma: parameter of each client's noise, in ring units, at least 1/2 (below that the sum is not close enough
-            to a discrete Gaussian for the bound: Kairouz, Liu and Steinke 2021, section 3).
         clients: n, how many *honest* clients' noise is sure to be in every sum: drop-outs and colluders are not.
         sensitivity: largest L2 norm of one unit's integer vector.
         dimension: d, coordinates of a vector.
@@ -132,9 +130,7 @@ class DiscreteGaussianSum(Release):
         PrivacyError: an argument is out of range.
     """
 
-    kind: ClassVar[str] = "discrete_gaussian_sum"
     name: str
-    sigma: float = field(kw_only=True)
     clients: int = field(kw_only=True)
     sensitivity: int = field(kw_only=True)
     dimension: int = field(kw_only=True)
@@ -142,44 +138,49 @@ class DiscreteGaussianSum(Release):
 
     def __post_init__(self) -> None:
         checks.text("name", self.name)
+        checks.whole("clients", self.clients, MAX_CLIENTS)
+        checks.whole("sensitivity", self.sensitivity, MAX_SENSITIVITY)
+        checks.whole("dimension", self.dimension)
+        checks.whole("count", self.count)
+
+
+@dataclass(frozen=True)
+class DiscreteGaussianSum(IntegerNoiseSum):
+    """Discrete Gaussian noise; see :class:`IntegerNoiseSum`.
+
+    Args:
+        sigma: parameter of each client's noise, in ring units, at least 1/2 (below that the sum is not close enough
+            to a discrete Gaussian for the bound: Kairouz, Liu and Steinke 2021, section 3).
+    """
+
+    kind: ClassVar[str] = "discrete_gaussian_sum"
+    sigma: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "sigma", _noise("sigma", self.sigma))
         if self.sigma < SMALLEST_SIGMA:
             raise PrivacyError(
                 f"sigma is {self.sigma}: a client's discrete Gaussian needs at least {SMALLEST_SIGMA} ring units for "
                 "the bound on the sum to hold; encode with a larger scale"
             )
-        _check_sum(self.clients, self.sensitivity, self.dimension, self.count)
 
 
 @dataclass(frozen=True)
-class SkellamSum(Release):
-    """Sums of integer vectors to which every client adds Skellam noise of its own.
+class SkellamSum(IntegerNoiseSum):
+    """Skellam noise; see :class:`IntegerNoiseSum`.
 
     Args:
-        name: what was released.
         variance: of each client's noise, in squared ring units. Skellam noise adds up exactly, so the sum's is
             ``clients * variance``.
-        clients: n, how many *honest* clients' noise is sure to be in every sum: drop-outs and colluders are not.
-        sensitivity: largest L2 norm of one unit's integer vector.
-        dimension: d, coordinates of a vector.
-        count: how many such sums, each with fresh noise.
-
-    Raises:
-        PrivacyError: an argument is out of range.
     """
 
     kind: ClassVar[str] = "skellam_sum"
-    name: str
     variance: float = field(kw_only=True)
-    clients: int = field(kw_only=True)
-    sensitivity: int = field(kw_only=True)
-    dimension: int = field(kw_only=True)
-    count: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks.text("name", self.name)
+        super().__post_init__()
         object.__setattr__(self, "variance", _noise("variance", self.variance))
-        _check_sum(self.clients, self.sensitivity, self.dimension, self.count)
 
 
 @dataclass(frozen=True)
@@ -236,10 +237,3 @@ def _noise(argument: str, value: Any) -> float:
             f"{argument} is 0: without noise no finite epsilon can be claimed; describe it as an ExactRelease"
         )
     return checks.positive(argument, number)
-
-
-def _check_sum(clients: Any, sensitivity: Any, dimension: Any, count: Any) -> None:
-    checks.whole("clients", clients, MAX_CLIENTS)
-    checks.whole("sensitivity", sensitivity, MAX_SENSITIVITY)
-    checks.whole("dimension", dimension)
-    checks.whole("count", count)
