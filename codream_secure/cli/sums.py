@@ -50,6 +50,7 @@ def protocols_plan(
             "key": key,
             "clients": clients,
             "values": values,
+            "clip": encoding.clip,
             "largest_rounding_error": encoding.resolution / 2,
             "value_bits": (2 * encoding.largest).bit_length(),
             "sum_bits": (2 * encoding.largest * clients).bit_length(),
@@ -70,7 +71,7 @@ def protocols_plan(
 
 def _show_plan(name: str, entry: dict[str, Any]) -> None:
     holder = "all clients hold the key" if entry["key"] == "clients" else "an authority holds the key"
-    headings = (f"{name}, {holder}", "modulus", "of at most", "sum", "values", "up", "down", "verdict")
+    headings = (f"{name}, {holder}", "modulus", "largest safe", "room", "values in integers", "up", "down", "verdict")
     rows = [
         (
             f"N = {one['degree']}",
@@ -86,10 +87,10 @@ def _show_plan(name: str, entry: dict[str, Any]) -> None:
     ]
     show(plain_table(headings, rows))
     print(
-        "Columns: modulus, and the largest with 128 bits of security; room for a sum beside the errors; values an "
-        "integer; bytes a value.\n"
-        f"{entry['value_bits']} bits a value, {entry['sum_bits']} in the sum of {entry['clients']}; rounding moves a "
-        f"value by {entry['largest_rounding_error']:.2g} at most.\n"
+        "Largest safe: with 128 bits of security. Room: for an integer of the sum, beside the errors. 2 in 1: two values "
+        "share an integer; 1 in 2: one value takes two. Up and down: bytes a value.\n"
+        f"Values up to {entry['clip']:g}: {entry['value_bits']} bits each, {entry['sum_bits']} in the sum of "
+        f"{entry['clients']}; rounding moves a value by {entry['largest_rounding_error']:.2g} at most.\n"
         f"{entry['values']} values: {entry['ciphertexts']} ciphertexts, {size(entry['upload_bytes'])} up from each "
         f"client, {size(entry['download_bytes'])} for the sum.\n"
     )
