@@ -87,8 +87,8 @@ def _show_plan(name: str, entry: dict[str, Any]) -> None:
     ]
     show(plain_table(headings, rows))
     print(
-        "Largest safe: with 128 bits of security. Room: for an integer of the sum, beside the errors. 2 in 1: two values "
-        "share an integer; 1 in 2: one value takes two. Up and down: bytes a value.\n"
+        "Largest safe: with 128 bits of security. Room: for an integer of the sum, beside the errors. 2 in 1: two "
+        "values share an integer; 1 in 2: one value takes two. Up and down: bytes a value.\n"
         f"Values up to {entry['clip']:g}: {entry['value_bits']} bits each, {entry['sum_bits']} in the sum of "
         f"{entry['clients']}; rounding moves a value by {entry['largest_rounding_error']:.2g} at most.\n"
         f"{entry['values']} values: {entry['ciphertexts']} ciphertexts, {size(entry['upload_bytes'])} up from each "
