@@ -6,6 +6,9 @@ itself runs through the machines of a protocol of the :mod:`protocols` package, 
 run means naming another protocol. Bytes are counted here: of sums the
 messages that are really handed over, of broadcasts their arrays. (Centralised training, which pools the images, goes
 round all this.)
+
+What may leave at all, how large it may be and what noise hides it is the business of :mod:`codream_secure.releases`,
+which accounts for every sum before it is taken.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from codream_secure.errors import PrivacyError
 from codream_secure.faults import FaultyNetwork
 from codream_secure.ledger import Ledger
+from codream_secure.releases import OpenReleases, Releases
 from protocols import (
     ContributionError,
     Costs,
@@ -58,13 +63,21 @@ class Channel:
         clients: how many there are; they are numbered from 0.
         terms: of every round; sums name one of its streams.
         network: loses messages; None loses none.
+        releases: how values leave clients; by default as they are.
     """
 
     def __init__(
-        self, protocol: SumProtocol, clients: int, *, terms: Terms, network: FaultyNetwork | None = None
+        self,
+        protocol: SumProtocol,
+        clients: int,
+        *,
+        terms: Terms,
+        network: FaultyNetwork | None = None,
+        releases: Releases | None = None,
     ) -> None:
         self.protocol = protocol
         self.clients = clients
+        self.releases = releases or OpenReleases()
         self.ledger = Ledger()
         self._terms = terms
         self._network = network
@@ -125,12 +138,20 @@ class Channel:
         Raises:
             protocols.ContributionError: shapes differ or a value is not finite.
             protocols.TooFewSurvivorsError: too few were left, again and again.
+            PrivacyError: there has to be noise; only means have it.
         """
+        if not isinstance(self.releases, OpenReleases):
+            raise PrivacyError(f"a sum of {phase!r} would leave without an account: take a mean with a bound")
         result = self._sum(contributions, phase, None)
         return Summed(_shaped(result.total, next(iter(contributions.values()))), result.contributors)
 
     def mean(
-        self, contributions: Mapping[int, Tensors], *, phase: str, weights: Mapping[int, int] | None = None
+        self,
+        contributions: Mapping[int, Tensors],
+        *,
+        phase: str,
+        weights: Mapping[int, int] | None = None,
+        bound: float | None = None,
     ) -> list[torch.Tensor]:
         """The (weighted) mean over the clients that are still there.
 
@@ -141,14 +162,25 @@ class Channel:
             contributions: as for :meth:`sum`.
             phase: as for :meth:`sum`; with weights, the stream has to have them.
             weights: client number to integer >= 0, not all zero.
+            bound: L2 norm that a client's whole contribution has at most, where there is noise to hide it. What is
+                longer is shortened; without noise it is not looked at. With noise the mean is over all clients'
+                number, whoever is missing.
 
         Raises:
             ProtocolError: as for :meth:`sum`; or a weight is out of range, or all are zero.
+            BudgetExceededError: the privacy budget does not allow it; nothing was sent.
+            PrivacyError: nothing accounts for such a release.
         """
-        return _shaped(self._sum(contributions, phase, weights).mean(), next(iter(contributions.values())))
+        result = self._sum(contributions, phase, weights, bound=bound)
+        return _shaped(self.releases.mean(result, phase, bound=bound), next(iter(contributions.values())))
 
     def mean_at_clients(
-        self, contributions: Mapping[int, Tensors], *, phase: str, held: Mapping[int, Tensors]
+        self,
+        contributions: Mapping[int, Tensors],
+        *,
+        phase: str,
+        held: Mapping[int, Tensors],
+        bound: float | None = None,
     ) -> dict[int, list[torch.Tensor]]:
         """The mean as each client has opened it, where clients open sums.
 
@@ -156,27 +188,37 @@ class Channel:
             contributions: as for :meth:`sum`.
             phase: as for :meth:`sum`.
             held: client number to the state that its tensors answer, such as its replica of the dreams.
+            bound: as for :meth:`mean`.
 
         Raises:
             protocols.ReplicaError: a client holds another state than the others, or could not open the sum.
             ProtocolError: as for :meth:`sum`.
         """
         like = next(iter(contributions.values()))
-        self._sum(contributions, phase, None, held)
+        self._sum(contributions, phase, None, held=held, bound=bound)
         results = self._simulation.results()
         missing = sorted(set(range(self.clients)) - results.keys())
         if missing:
             raise ReplicaError(f"clients {missing} could not open a sum of {phase!r}: they cannot follow the others")
-        return {client: _shaped(result.mean(), like) for client, result in sorted(results.items())}
+        return {
+            client: _shaped(self.releases.mean(result, phase, bound=bound), like)
+            for client, result in sorted(results.items())
+        }
 
     def _sum(
         self,
         contributions: Mapping[int, Tensors],
         phase: str,
         weights: Mapping[int, int] | None,
+        *,
         held: Mapping[int, Tensors] | None = None,
+        bound: float | None = None,
     ) -> SumResult:
-        vectors = _flattened(contributions)
+        vectors = {
+            client: self.releases.contribution(vector, phase, bound=bound)
+            for client, vector in _flattened(contributions).items()
+        }
+        values = len(next(iter(vectors.values())))
         self._sums += 1
         exactly: tuple[int, ...] | None = None
         context = self._shown.digest()
@@ -184,6 +226,8 @@ class Channel:
         for attempt in range(_ATTEMPTS):
             if self._network is not None:
                 self._network.place = (self._round, self._sums, attempt)
+            # Whoever asks again gets fresh noise on the same values: that is one more release, opened or not.
+            self.releases.before_sum(phase, values=values)
             try:
                 if not self._simulation.steps_left:
                     self._simulation.open()

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from codream_secure.dp_config import DpConfig, check_claims
 from codream_secure.errors import ConfigError
+from codream_secure.sections import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images, and who holds which of them."""
 
     source: str = Field("digits", description="digits, mnist, ..., npz:FILE or images:FOLDER")
@@ -45,7 +43,7 @@ class DataConfig(_Section):
         return self
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The clients' architectures and, optionally, a student model at the server."""
 
     clients: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = Field(
@@ -61,7 +59,7 @@ class ModelConfig(_Section):
         return self.clients[client % len(self.clients)]
 
 
-class OptimizationConfig(_Section):
+class OptimizationConfig(Section):
     """An optimiser and its batch size; see :class:`codream_secure.training.Optimization`."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -84,7 +82,7 @@ class LocalConfig(OptimizationConfig):
     recalibrate: bool = Field(True, description="end with the batch norms' statistics of the client's own images")
 
 
-class DreamingConfig(_Section):
+class DreamingConfig(Section):
     """Knowledge extraction."""
 
     images: int = Field(128, ge=1, description="dreams per batch")
@@ -124,13 +122,13 @@ class DistillationConfig(OptimizationConfig):
     relabel: bool = Field(True, description="label the whole buffer anew each round, by the clients as they are now")
 
 
-class FedAvgConfig(_Section):
+class FedAvgConfig(Section):
     """FedAvg (McMahan et al. 2017)."""
 
     weighted: bool = Field(False, description="weight clients by their number of images, through the sum")
 
 
-class ClipConfig(_Section):
+class ClipConfig(Section):
     """Bounds on the magnitude of the values that leave a client; what lies beyond is clipped to them, and counted."""
 
     dream_updates: float = Field(64.0, gt=0, description="gradients or pseudo-gradients of dreams")
@@ -140,7 +138,7 @@ class ClipConfig(_Section):
     counts: float = Field(2.0**20, gt=0, description="correct predictions, in evaluation")
 
 
-class BitsConfig(_Section):
+class BitsConfig(Section):
     """Bits of one value in the sum, sign included; absent: as many as the ring holds.
 
     Fewer bits make rounder values. Masked and plain sums are as long as before; homomorphic ones get shorter, because
@@ -153,7 +151,7 @@ class BitsConfig(_Section):
     weights: int | None = Field(None, ge=2, le=64, description="of FedAvg, if the mean is not weighted")
 
 
-class ProtocolConfig(_Section):
+class ProtocolConfig(Section):
     """How sums over clients are protected; see :class:`protocols.Terms`."""
 
     protection: str = Field("plain", description="plain, masked, bfv, ckks, bfv-authority or ckks-authority")
@@ -166,7 +164,7 @@ class ProtocolConfig(_Section):
     bits: BitsConfig = BitsConfig()
 
 
-class FaultsConfig(_Section):
+class FaultsConfig(Section):
     """Simulated dropouts; see :class:`codream_secure.faults.FaultRates`."""
 
     setup: float = Field(0.0, ge=0, lt=1, description="probability that a client is lost in a phase of the set-up")
@@ -174,7 +172,7 @@ class FaultsConfig(_Section):
     open: float = Field(0.0, ge=0, lt=1, description="probability that a message that helps to open a sum is lost")
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Length, hardware and outputs of a run."""
 
     rounds: int = Field(10, ge=0)
@@ -191,7 +189,7 @@ class RunConfig(_Section):
     tensorboard: bool = False
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run."""
 
     method: str = "codream"
@@ -202,6 +200,7 @@ class Config(_Section):
     distillation: DistillationConfig = DistillationConfig()
     fedavg: FedAvgConfig = FedAvgConfig()
     protocol: ProtocolConfig = ProtocolConfig()
+    dp: DpConfig = DpConfig()
     faults: FaultsConfig = FaultsConfig()
     run: RunConfig = RunConfig()
 
@@ -231,6 +230,7 @@ class Config(_Section):
                 "images, at full precision: leave one of them out"
             )
         self._dreaming_fits()
+        check_claims(self)
         return self
 
     def _dreaming_fits(self) -> None:

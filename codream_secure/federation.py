@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from codream_secure import training
+from codream_secure.accounting import make_releases
 from codream_secure.channel import Channel
 from codream_secure.client import Client
 from codream_secure.config import Config, OptimizationConfig
@@ -16,6 +17,7 @@ from codream_secure.data import DataSource, ImageSet, hold_out, load_source, par
 from codream_secure.errors import ConfigError
 from codream_secure.faults import FaultRates, FaultyNetwork
 from codream_secure.models import build_model
+from codream_secure.releases import NoisyReleases
 from codream_secure.seeding import derive_seed, generator, seeded
 from codream_secure.streams import make_terms
 from codream_secure.training import Optimization
@@ -35,8 +37,9 @@ class Evaluation:
 
     Attributes:
         validation: mean accuracy over clients on images held out of the training data, from a sum over the channel;
-            None where none were held out.
-        test: the same on the test set.
+            None where none were held out. Where privacy is claimed and such sums are not released it is an instrument
+            of the experiment; where they are, it has noise, and may lie outside of [0, 1].
+        test: the same on the test set, always without noise.
         client_test: each client's own test accuracy. An instrument of the experiment: no party of a deployment sees it.
     """
 
@@ -98,14 +101,22 @@ class Federation:
         def ready(images: ImageSet) -> Labelled:
             return images.normalised(source.mean, source.std).to(device), images.labels.to(device)
 
+        releases = make_releases(
+            config,
+            coordinates=source.channels * source.image_size[0] * source.image_size[1],
+            classes=source.num_classes,
+            examples=sum(map(len, parts.clients)),
+        )
+        noisy = releases.sums if isinstance(releases, NoisyReleases) else None
         federation = cls(
             config=config,
             clients=[],
             channel=Channel(
                 sums,
                 data.clients,
-                terms=make_terms(config),
+                terms=make_terms(config, noisy),
                 network=FaultyNetwork(config.run.seed, FaultRates(**config.faults.model_dump())),
+                releases=releases,
             ),
             validation=ready(source.train.subset(held_out)),
             test=ready(source.test),
@@ -146,22 +157,37 @@ class Federation:
                 training.recalibrate(client.model, client.images)
         return loss
 
-    def evaluate(self, models: list[nn.Module]) -> Evaluation:
-        """Test each client's model; the means come from counts that go over the channel."""
-        counts = {
-            client.number: torch.tensor(
-                [training.count_correct(model, *part) if len(part[1]) else 0 for part in (self.validation, self.test)],
-                dtype=torch.float32,
-            )
-            for client, model in zip(self.clients, models, strict=True)
-        }
-        (mean,) = self.channel.mean({number: [count] for number, count in counts.items()}, phase="evaluation")
-        validation_size, test_size = len(self.validation[1]), len(self.test[1])
+    def evaluate(self, models: list[nn.Module], *, release: bool = True) -> Evaluation:
+        """Test each client's model; what may leave the clients, if ``release`` is on, goes over the channel.
+
+        Raises:
+            BudgetExceededError: the privacy budget does not allow it.
+        """
+        parts = (self.validation, self.test)
+        counts = [[training.count_correct(model, *part) if len(part[1]) else 0 for part in parts] for model in models]
+        sizes = torch.tensor([max(1, len(part[1])) for part in parts])
+        validation, test = self._means(torch.tensor(counts), sizes, release=release)
         return Evaluation(
-            validation=mean[0].item() / validation_size if validation_size else None,
-            test=mean[1].item() / test_size,
-            client_test=tuple(count[1].item() / test_size for count in counts.values()),
+            validation=validation if len(self.validation[1]) else None,
+            test=test,
+            client_test=tuple(count[1] / len(self.test[1]) for count in counts),
         )
+
+    def _means(self, counts: torch.Tensor, sizes: torch.Tensor, *, release: bool) -> tuple[float, float]:
+        """Mean validation and test accuracy, from (K, 2) counts and (2,) numbers of images."""
+        channel = self.channel
+        if channel.releases.ledger is None:
+            sent = {number: [count.float()] for number, count in enumerate(counts)}
+            (mean,) = channel.mean(sent, phase="evaluation")
+            return mean[0].item() / sizes[0].item(), mean[1].item() / sizes[1].item()
+        shares = counts.double() / sizes
+        validation, test = shares.mean(dim=0).tolist()
+        if release and channel.releases.publishes("evaluation"):
+            (mean,) = channel.mean(
+                {number: [share[:1]] for number, share in enumerate(shares)}, phase="evaluation", bound=1.0
+            )
+            validation = mean.item()
+        return validation, test
 
 
 def resolve_device(name: str) -> torch.device:

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from codream_secure.cli.privacy import dp_app
+from codream_secure.cli.privacy import announce, dp_app
 from codream_secure.cli.progress import Watch
 from codream_secure.cli.sums import protocols_app
 from codream_secure.cli.tables import comparison_table, flat, plain_table, show, size
@@ -116,7 +116,7 @@ def train(
     settings = _read(config, overrides, device)
     with Watch(runs=1, rounds=settings.run.rounds) as watch:
         watch.start_run(settings.method, settings.run.seed, 0, 1)
-        result = run(settings, out=out, resume=resume, observe=watch.observe)
+        result = run(settings, out=out, resume=resume, observe=watch.observe, on_privacy=announce)
     if as_json:
         _print_json(result.summary)
         return
@@ -129,6 +129,10 @@ def train(
         ("seconds", f"{summary['seconds']:.1f}"),
     ]
     show(plain_table((summary["method"], f"seed {summary['seed']}"), rows))
+    if (privacy := summary["privacy"]) is not None:
+        print(privacy["text"])
+        if privacy["stopped"]:
+            print(f"stopped {privacy['stopped']}")
     if out:
         print(f"results: {out}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from codream_secure.errors import PrivacyError
 
 if TYPE_CHECKING:
     from codream_secure.privacy import Adjacency, Adversary, PrivacyUnit, SampledGaussianRelease, Signal
+    from codream_secure.releases import Releases
 
 dp_app = typer.Typer(no_args_is_help=True, help="Differential privacy: epsilon for noise, and noise for epsilon.")
 
@@ -81,6 +83,14 @@ def dp_noise(
     plan.check()
     found = noise_multiplier_for(epsilon, delta, count=steps, adjacency=plan.adjacency, sample_rate=sample_rate)
     _report(plan, found, as_json=as_json)
+
+
+def announce(releases: Releases) -> None:
+    """Say on standard error, before anything is trained, what noise there will be and what it leaves."""
+    for stream, multiplier in releases.noise_multipliers().items():
+        print(f"noise multiplier of {stream}: {multiplier:.4g}", file=sys.stderr)
+    if releases.signal is not None:
+        print(releases.signal, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

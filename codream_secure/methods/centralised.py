@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from codream_secure.client import Client
+from codream_secure.config import Config
 from codream_secure.federation import Federation
 from codream_secure.methods.base import Method
 
@@ -22,6 +23,10 @@ class Centralised(Method):
 
     name: ClassVar[str] = "centralised"
     summary: ClassVar[str] = "all images pooled at the server"
+
+    @classmethod
+    def obstacle(cls, config: Config) -> str | None:
+        return "pools the images in clear, whatever dp.unit says" if config.dp.on else None
 
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)

@@ -28,6 +28,8 @@ class FedAvg(Method):
 
     @classmethod
     def obstacle(cls, config: Config) -> str | None:
+        if config.dp.on:
+            return "averages weights, for which there is no private form here (dp.unit)"
         different = len({config.model.architecture(client) for client in range(config.data.clients)})
         return f"needs one architecture, the clients have {different}" if different > 1 else None
 

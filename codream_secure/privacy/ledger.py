@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,18 @@ class PrivacyLedger:
         events = _with(self._events, event)
         self._check(events, event.name)
         self._events = events
+
+    def allows(self, events: Iterable[Release]) -> bool:
+        """Whether the budget has room for all of these together; nothing is recorded.
+
+        Raises:
+            PrivacyError: no accountant covers them beside the earlier ones, or one makes a claim that does not hold.
+        """
+        together = self._events
+        for event in events:
+            together = _with(together, event)
+        self._check_claims(together)
+        return self._fits(together)
 
     def statement(self, *, delta: float | None = None) -> PrivacyStatement:
         """What has been spent so far.

@@ -47,6 +47,7 @@ class Adversary(Enum):
 
     SERVER = "server that sees every message and who takes part"
     SUM_SERVER = "server that sees the sums with their noise and who takes part"
+    SUM_CLIENT = "client that opens the sums, knows its own share of their noise and who takes part"
     RECIPIENT = "recipient of the results that does not see who takes part"
 
     @property

@@ -4,10 +4,15 @@ A run directory holds ``config.toml`` (every value resolved), ``environment.json
 ``metrics.csv`` (one row per evaluated round), ``partition.json``, ``dreams/round_NNNN.png``, ``checkpoint.pt`` and,
 once the run is over, ``summary.json``. The checkpoint is the truth: everything else is rewritten from it, so a run
 killed at any moment goes on from the last whole round and ends with the same weights and metrics (seconds apart).
+
+Where privacy is claimed there is also ``privacy.json``, the account of all releases, written before each of them. It is
+ahead of the checkpoint when a round is cut off: what that round released counts, and is released once more with fresh
+noise. So such a run does not end with the same bits, and may reach the end of its budget a round early.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
@@ -20,12 +25,14 @@ from typing import Any
 import torch
 
 from codream_secure import training
+from codream_secure.accounting import sums_in_round
 from codream_secure.config import Config
 from codream_secure.data import DataSource
-from codream_secure.errors import CheckpointError, ConfigError
+from codream_secure.errors import BudgetExceededError, CheckpointError, ConfigError
 from codream_secure.federation import Federation, Observer
 from codream_secure.methods import Method, find_method
-from codream_secure.runs import files
+from codream_secure.releases import Releases
+from codream_secure.runs import files, privacy
 from codream_secure.runs.checkpoint import load_checkpoint, save_checkpoint
 from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.grids import save_dream_grid
@@ -56,6 +63,8 @@ class _State:
 
     round: int = -1
     seconds: float = 0.0
+    stopped: str | None = None
+    """Why there are no more rounds, though more were asked for."""
     rows: list[Row] = field(default_factory=list)
 
 
@@ -67,8 +76,11 @@ def run(
     source: DataSource | None = None,
     observe: Observer | None = None,
     on_round: Callable[[Row], None] | None = None,
+    on_privacy: Callable[[Releases], None] | None = None,
 ) -> RunResult:
     """Run one method on one configuration.
+
+    A run whose privacy budget does not allow another round ends there, with the results that it has.
 
     Args:
         config: the run.
@@ -77,6 +89,7 @@ def run(
         source: the data set, if it is in memory already.
         observe: told (phase, done, total) as the work goes on.
         on_round: told every new row of the metrics, once it is safe in the checkpoint.
+        on_privacy: told, before anything is trained, how values will leave clients, where privacy is claimed.
 
     Raises:
         ConfigError: the method cannot run this configuration, or ``out`` already holds a run and ``resume`` is off.
@@ -94,6 +107,9 @@ def run(
         federation = Federation.create(config, source=source)
         if observe:
             federation.observe = observe
+        releases = federation.channel.releases
+        if on_privacy and releases.ledger is not None:
+            on_privacy(releases)
         return _run(kind(federation), out, checkpoint, on_round or (lambda row: None))
 
 
@@ -104,6 +120,7 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
     if checkpoint and checkpoint.exists():
         _restore(load_checkpoint(checkpoint, config=resolved), method, state)
     if out:
+        privacy.keep_account(federation.channel.releases, out / "privacy.json", resumed=state.round >= 0)
         files.write_text(out / "config.toml", resolved)
         if state.round < 0 or not (out / "environment.json").exists():
             # A resumed run keeps the environment that it began in.
@@ -117,12 +134,16 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
         for number in range(state.round + 1, config.run.rounds + 1):
             federation.observe("round", number, config.run.rounds)
             started = time.perf_counter()
-            figures = _advance(method, number)
+            try:
+                figures = _advance(method, number)
+            except BudgetExceededError as error:
+                state.stopped = f"before the end of round {number}: {error}"
+                break
             state.seconds += time.perf_counter() - started
             state.round = number
             evaluated = number % config.run.evaluate_every == 0 or number == config.run.rounds
             if evaluated:
-                state.rows.append(_measure(method, state, figures))
+                state.rows.append(_measured(method, state, figures))
             if out and checkpoint:
                 # The picture first: once the checkpoint is there, this round is not run again.
                 dreams = method.dreams()
@@ -133,24 +154,64 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
             if evaluated:
                 board(state.rows[-1])
                 on_round(state.rows[-1])
-    summary = summarise(config, state.rows, federation.channel.ledger, weights=fingerprint(method))
+            if state.stopped:
+                break
+    if state.stopped and (not state.rows or state.rows[-1]["round"] != state.round):
+        state.rows.append(_measure(method, state, {}, release=False))
+        if out:
+            _write_metrics(out, state.rows)
+    summary = summarise(
+        config,
+        state.rows,
+        federation.channel.ledger,
+        weights=fingerprint(method),
+        privacy=privacy.describe(federation.channel.releases, delta=config.dp.delta, stopped=state.stopped),
+    )
     if out:
         files.write_json(out / "summary.json", summary)
     return RunResult(config=config, rows=state.rows, summary=summary)
 
 
 def _advance(method: Method, number: int) -> dict[str, float]:
-    method.federation.channel.begin_round(number)
+    """One round, or the warm-up.
+
+    Raises:
+        BudgetExceededError: the privacy budget does not allow it. The method is as it was before.
+    """
+    channel = method.federation.channel
+    channel.begin_round(number)
+    if channel.releases.ledger is None:
+        return _moved(method, number)
+    if not channel.releases.fits(sums_in_round(method.config, number)):
+        raise BudgetExceededError("what the budget has left does not cover the sums of this round")
+    before = copy.deepcopy(method.state_dict())
+    try:
+        return _moved(method, number)
+    except BudgetExceededError:
+        method.load_state_dict(before)
+        raise
+
+
+def _moved(method: Method, number: int) -> dict[str, float]:
     if number:
         return method.run_round(number)
     method.warm_up()
     return {}
 
 
-def _measure(method: Method, state: _State, figures: dict[str, float]) -> Row:
+def _measured(method: Method, state: _State, figures: dict[str, float]) -> Row:
+    """One row of the metrics; where the budget does not allow to release its part of it, the run is over."""
+    try:
+        return _measure(method, state, figures)
+    except BudgetExceededError as error:
+        state.stopped = f"at the evaluation of round {state.round}: {error}"
+        return _measure(method, state, figures, release=False)
+
+
+def _measure(method: Method, state: _State, figures: dict[str, float], *, release: bool = True) -> Row:
     """One row of the metrics; bytes and seconds are cumulative, bytes are the mean over clients."""
     federation = method.federation
-    evaluation = federation.evaluate(method.models())
+    evaluation = federation.evaluate(method.models(), release=release)
     totals = [federation.channel.ledger.client_total(client.number) for client in federation.clients]
     row: Row = {
         "round": state.round,

@@ -12,7 +12,9 @@ from protocols import AUTHORITY, SERVER
 Row = dict[str, Any]
 
 
-def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: str) -> dict[str, Any]:
+def summarise(
+    config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: str, privacy: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The reported figures of a run.
 
     The test accuracy is that of the final round, or, with ``run.select = "validation"``, of the round with the best
@@ -25,7 +27,8 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
         ``protocol_cpu`` (CPU seconds that the sums took: ``client``, mean, ``server``, and ``authority``, 0 where there
         is none), ``protocol_cpu_by_phase`` (phase to [client, server, authority]), ``clipped_fraction`` (of all encoded
         values), ``retries`` (sums asked for again for want of clients), ``to_target`` (see :func:`to_target`; null
-        without a target) and ``weights_sha256``.
+        without a target), ``privacy`` (see :func:`codream_secure.runs.privacy.describe`; null where nothing is claimed)
+        and ``weights_sha256``.
     """
     chosen = select_row(rows, config.run.select)
     last = rows[-1]
@@ -59,6 +62,7 @@ def summarise(config: Config, rows: Sequence[Row], ledger: Ledger, *, weights: s
         "clipped_fraction": ledger.clipped_fraction(),
         "retries": ledger.retries,
         "to_target": to_target(rows, target) if target is not None else None,
+        "privacy": privacy,
         "weights_sha256": weights,
     }
 
