@@ -161,32 +161,39 @@ class NoisyReleases(Releases):
         return self.ledger.allows(events)
 
     def before_sum(self, stream: str, *, values: int) -> None:
-        if not self.publishes(stream):
-            raise PrivacyError(f"sums of {stream!r} have no noise planned: nothing accounts for them, not released")
+        self._check_planned(stream)
         self.record(self.sums.event(stream, values=values))
 
     def contribution(self, vector: Vector, stream: str, *, bound: float | None) -> Vector:
         """The vector in ring units: of norm D where it had the bound's. What is longer, the encoding shortens.
 
         Raises:
-            PrivacyError: no bound is given.
+            PrivacyError: nothing is planned for the stream, or no bound is given.
         """
-        if bound is None:
-            raise PrivacyError(f"a sum of {stream!r} has no bound on a client's contribution: noise cannot hide it")
+        limit = self._checked(stream, bound)
         doubled = vector.astype(np.float64)
-        length = float(np.linalg.norm(doubled)) if stream in self._normalise else bound
+        length = float(np.linalg.norm(doubled)) if stream in self._normalise else limit
         if not length:
             return doubled
         return doubled * (self.sums.norms[stream] / length * _SHORTENED)
 
     def mean(self, result: SumResult, stream: str, *, bound: float | None) -> Total:
         """The noisy sum over *all* clients' number, however many are in it: a count of survivors is data too."""
-        if bound is None:
-            raise PrivacyError(f"a sum of {stream!r} has no bound on a client's contribution: it has no scale")
+        limit = self._checked(stream, bound)
         total = result.total
         if self.sums.cohort.by_server:
             total = total + _drawn(self.sums, len(total))
-        return total * (bound / self.sums.norms[stream] / self.sums.cohort.clients)
+        return total * (limit / self.sums.norms[stream] / self.sums.cohort.clients)
+
+    def _check_planned(self, stream: str) -> None:
+        if not self.publishes(stream):
+            raise PrivacyError(f"sums of {stream!r} have no noise planned: nothing accounts for them, not released")
+
+    def _checked(self, stream: str, bound: float | None) -> float:
+        self._check_planned(stream)
+        if bound is None:
+            raise PrivacyError(f"a sum of {stream!r} has no bound on a client's contribution: noise cannot hide it")
+        return bound
 
 
 def _drawn(sums: NoisySums, values: int) -> Total:

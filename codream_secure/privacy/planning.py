@@ -155,6 +155,7 @@ def make_noisy_sums(
         except TermsError as error:  # more variance than the law is drawn for; or nobody's, whatever the norm
             obstacle = error
             continue
+        obstacle = None
         headroom = 0 if cohort.by_server else noise.headroom()
         if cohort.clients * (largest + headroom) < 1 << (RING_BITS - 1):
             break
