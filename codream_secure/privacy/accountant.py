@@ -139,8 +139,11 @@ def noise_multiplier_for(
     count: int,
     adjacency: Adjacency = Adjacency.ADD_REMOVE,
     sample_rate: float = 1.0,
+    beside: float = 0.0,
 ) -> float:
     """The least noise multiplier z, against C, with which ``count`` sums cost at most ``epsilon`` at ``delta``.
+
+    ``beside`` is mu = sqrt(sum of count / z^2) of Gaussian releases without sampling that the same budget has to cover.
 
     Without sampling it is exact and rounded up by 1e-9 of itself, so that rounding never takes a ledger over its
     budget. With sampling it is found by trial, to about 1e-4 of itself, always on the side of more noise,
@@ -150,7 +153,14 @@ def noise_multiplier_for(
         PrivacyError: an argument is out of range, or no usable multiplier is large enough.
     """
     checks.whole("count", count)
-    mu = gaussian.mu_at(epsilon, delta)
+    whole = gaussian.mu_at(epsilon, delta)
+    taken = adjacency.factor * beside
+    if taken < 0 or (taken and taken >= whole):
+        raise PrivacyError(
+            f"beside is {beside}: epsilon {epsilon} at delta {delta} allows below {whole / adjacency.factor:g} in all, "
+            "and something has to be left"
+        )
+    mu = math.sqrt(whole**2 - taken**2)
     largest = adjacency.factor * math.sqrt(count) / mu * _MARGIN if mu else math.inf
     if largest > _LARGEST_MULTIPLIER:
         raise PrivacyError(
@@ -161,17 +171,21 @@ def noise_multiplier_for(
     SampledGaussianRelease("calibration", 1.0, sample_rate=sample_rate, steps=count)
     if sample_rate == 1:
         return largest
-    return _calibrated(epsilon, delta, count=count, adjacency=adjacency, sample_rate=sample_rate)
+    return _calibrated(
+        epsilon, delta, count=count, adjacency=adjacency, sample_rate=sample_rate, beside=beside, left=mu
+    )
 
 
-def _calibrated(epsilon: float, delta: float, *, count: int, adjacency: Adjacency, sample_rate: float) -> float:
+def _calibrated(
+    epsilon: float, delta: float, *, count: int, adjacency: Adjacency, sample_rate: float, beside: float, left: float
+) -> float:
     def excess(log_multiplier: float) -> float:
         sampled = ((math.exp(log_multiplier), sample_rate, count),)
-        found = loss.epsilon_at(delta, 0.0, sampled=sampled, adjacency=adjacency)
+        found = loss.epsilon_at(delta, beside, sampled=sampled, adjacency=adjacency)
         return math.log(max(found, epsilon / 100) / epsilon)
 
     # Many small steps are about Gaussian with mu = q sqrt(T (exp(factor^2 / z^2) - 1)): a good place to start from.
-    share = gaussian.mu_at(epsilon, delta) / (sample_rate * math.sqrt(count))
+    share = left / (sample_rate * math.sqrt(count))
     floor = math.log(_LEAST_SAMPLED_MULTIPLIER)
     low = high = max(floor, math.log(adjacency.factor / math.sqrt(math.log1p(share**2))))
     stride = 0.1

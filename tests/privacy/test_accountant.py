@@ -223,3 +223,22 @@ def test_too_little_noise_to_be_accounted_for_is_refused_rather_than_tried() -> 
 def test_a_delta_that_is_none_is_refused(delta: float) -> None:
     with pytest.raises(PrivacyError, match="delta is"):
         account(GaussianRelease("updates", 20), delta=delta)
+
+
+@pytest.mark.parametrize("sample_rate", [1.0, 0.2])
+def test_noise_beside_other_releases_leaves_room_for_them(sample_rate: float) -> None:
+    beside = 0.4
+    multiplier = noise_multiplier_for(3.0, 1e-5, count=100, sample_rate=sample_rate, beside=beside)
+    together = spent(
+        [
+            SampledGaussianRelease("steps", multiplier, sample_rate=sample_rate, steps=100),
+            GaussianRelease("moments", 1 / beside),
+        ],
+        delta=1e-5,
+        unit=PrivacyUnit.EXAMPLE,
+        adjacency=Adjacency.ADD_REMOVE,
+        adversary=Adversary.SERVER,
+    )
+    assert 2.99 < together.epsilon <= 3.0
+    with pytest.raises(PrivacyError, match="something has to be left"):
+        noise_multiplier_for(3.0, 1e-5, count=100, sample_rate=sample_rate, beside=2.0)
