@@ -32,6 +32,7 @@ class Schedule:
         optimizer: the server's; see :mod:`codream_secure.dreaming.updates`.
         lr: the server's.
         betas: of the server's Adam.
+        bound: L2 norm of a client's whole update, where there is noise to hide it; see :meth:`Channel.mean`.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class Schedule:
     optimizer: ServerOptimizerName = "adam"
     lr: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
+    bound: float | None = None
 
     def client_update(self, objective: DreamObjective, dreams: torch.Tensor) -> torch.Tensor:
         """What one client sends for one global step: its gradient, or its pseudo-gradient after the local steps."""
@@ -86,7 +88,7 @@ def dream_together(
     for step in range(schedule.steps):
         (dreams,) = channel.broadcast([server.dreams], phase="dreams")
         updates = {client: [schedule.client_update(objective, dreams)] for client, objective in objectives.items()}
-        (update,) = channel.mean(updates, phase="dream_updates")
+        (update,) = channel.mean(updates, phase="dream_updates", bound=schedule.bound)
         if server_gradient is not None:
             update = update + server_gradient(server.dreams)
         server.step(update)
@@ -114,8 +116,13 @@ def _dream_at_clients(
         updates = {
             client: [schedule.client_update(objective, dreams[client])] for client, objective in objectives.items()
         }
-        held = {client: [copy] for client, copy in dreams.items()}
-        for client, (update,) in channel.mean_at_clients(updates, phase="dream_updates", held=held).items():
+        opened = channel.mean_at_clients(
+            updates,
+            phase="dream_updates",
+            held={client: [copy] for client, copy in dreams.items()},
+            bound=schedule.bound,
+        )
+        for client, (update,) in opened.items():
             replicas[client].step(update)
         if after_step is not None:
             after_step(step + 1, next(iter(replicas.values())).dreams)

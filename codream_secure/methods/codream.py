@@ -21,7 +21,7 @@ from torch import nn
 
 from codream_secure.client import Client, Rehearsal, distil
 from codream_secure.config import Config
-from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, losses
+from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, labels, losses
 from codream_secure.dreaming.mixing import cutmix
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
 from codream_secure.federation import Federation, optimization
@@ -61,6 +61,7 @@ class CoDream(Method):
             optimizer=dreaming.optimizer,
             lr=dreaming.lr,
             betas=dreaming.betas,
+            bound=self.config.dp.clip,
         )
 
     def run_round(self, number: int) -> dict[str, float]:
@@ -156,16 +157,29 @@ class CoDream(Method):
     def _label(self, dreams: torch.Tensor) -> torch.Tensor:
         """The clients' mean soft labels, as logits, of dreams that every client holds."""
         channel = self.federation.channel
-        as_probabilities = self.config.dreaming.labels == "probabilities"
-        votes = {}
-        for client in self.federation.clients:
-            logits = client.soft_labels(dreams)
-            votes[client.number] = [logits.softmax(dim=1) if as_probabilities else logits]
-        (mean,) = channel.mean(votes, phase="soft_labels")
-        # Mean probabilities are kept as their logarithms, so that a stored label is always a vector of logits.
-        labels = mean.clamp_min(torch.finfo(mean.dtype).tiny).log() if as_probabilities else mean
-        (received,) = channel.share([labels], phase="soft_labels")
+        logits = {client.number: client.soft_labels(dreams) for client in self.federation.clients}
+        if self.config.dreaming.labels == "logits":
+            (mean,) = channel.mean({number: [found] for number, found in logits.items()}, phase="soft_labels")
+        else:
+            mean = self._mean_probabilities(logits)
+        (received,) = channel.share([mean], phase="soft_labels")
         return received
+
+    def _mean_probabilities(self, logits: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Their logarithms, so that a stored label is always a vector of logits."""
+        channel = self.federation.channel
+        votes = {number: found.softmax(dim=1) for number, found in logits.items()}
+        if self.config.dp.noise_on_sums:
+            images, classes = next(iter(votes.values())).shape
+            (mean,) = channel.mean(
+                {number: [labels.votes(found)] for number, found in votes.items()},
+                phase="soft_labels",
+                bound=labels.longest_vote(images, classes),
+            )
+            mean = labels.probabilities_from(mean)
+        else:
+            (mean,) = channel.mean({number: [found] for number, found in votes.items()}, phase="soft_labels")
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def _acquire_knowledge(self, number: int) -> dict[str, float]:
         """Distil the buffer into every client and the student."""
