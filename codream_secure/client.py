@@ -42,10 +42,6 @@ class Client:
             generator=generator,
         )
 
-    def soft_labels(self, dreams: torch.Tensor) -> torch.Tensor:
-        """This client's logits on dreams: (n, classes) float32."""
-        return training.predict(self.model, dreams)
-
 
 def distil(
     model: nn.Module,

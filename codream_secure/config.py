@@ -82,6 +82,27 @@ class LocalConfig(OptimizationConfig):
     recalibrate: bool = Field(True, description="end with the batch norms' statistics of the client's own images")
 
 
+class SpaceConfig(Section):
+    """What of the dreams clients optimise jointly; see :mod:`codream_secure.dreaming.spaces`."""
+
+    kind: Literal["pixels", "dct", "subspace", "latents"] = "pixels"
+    size: int | None = Field(
+        None, ge=1, description="dct: side of the square of frequencies, by channel; else coordinates of one dream"
+    )
+
+    @model_validator(mode="after")
+    def _size_belongs_to_the_kind(self) -> SpaceConfig:
+        if self.kind == "pixels" and self.size is not None:
+            raise ValueError(
+                f"dreaming.space.size is {self.size}, but pixels are as many as they are: leave it out, or choose "
+                "another dreaming.space.kind"
+            )
+        if self.kind != "pixels" and self.size is None:
+            example = 4 if self.kind == "dct" else 32
+            raise ValueError(f"dreaming.space.kind is {self.kind!r}: set dreaming.space.size, for example {example}")
+        return self
+
+
 class DreamingConfig(Section):
     """Knowledge extraction."""
 
@@ -105,6 +126,7 @@ class DreamingConfig(Section):
     collaborative: bool = Field(True, description="false: each client dreams from its own model only")
     labels: Literal["logits", "probabilities"] = "logits"
     label_midway: bool = Field(False, description="also label and store the dreams at R/2")
+    space: SpaceConfig = SpaceConfig()
 
 
 class DistillationConfig(OptimizationConfig):

@@ -31,6 +31,7 @@ class DpTrainingConfig(Section):
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(0.5, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    average: float = Field(0.0, ge=0, lt=1, description="last part of the steps whose weights are averaged")
     moment_share: float = Field(
         0.1, ge=0, lt=1, description="share of the budget, in mu^2, for the moments that dreams are matched to"
     )
@@ -124,10 +125,26 @@ def check_claims(config: Config) -> None:
         )
     if dp.noise_on_sums:
         _check_noisy_sums(config)
-    elif dp.evaluation_share:
+    else:
+        _check_dreamers(config)
+
+
+def _check_dreamers(config: Config) -> None:
+    dp, dreaming = config.dp, config.dreaming
+    if dp.evaluation_share:
         raise ValueError(
             "dp.evaluation_share releases sums with integer noise, which no accountant composes with the sampled steps "
             "of dp.unit = 'example': set it to 0"
+        )
+    if dreaming.features and not dp.training.moment_share:
+        raise ValueError(
+            "dp.training.moment_share is 0, but dreaming.features matches dreams to moments of private images: give "
+            "the moments a share of the budget, or set dreaming.features = 0"
+        )
+    if dreaming.features and dreaming.moments != "channel":
+        raise ValueError(
+            f"dreaming.moments is {dreaming.moments!r}, but dp.unit = 'example' releases moments per channel only: set "
+            "it to 'channel'"
         )
 
 

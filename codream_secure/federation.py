@@ -14,6 +14,7 @@ from codream_secure.channel import Channel
 from codream_secure.client import Client
 from codream_secure.config import Config, OptimizationConfig
 from codream_secure.data import DataSource, ImageSet, hold_out, load_source, partition
+from codream_secure.dreaming import coordinates_of
 from codream_secure.errors import ConfigError
 from codream_secure.faults import FaultRates, FaultyNetwork
 from codream_secure.models import build_model
@@ -101,9 +102,10 @@ class Federation:
         def ready(images: ImageSet) -> Labelled:
             return images.normalised(source.mean, source.std).to(device), images.labels.to(device)
 
+        space = config.dreaming.space
         releases = make_releases(
             config,
-            coordinates=source.channels * source.image_size[0] * source.image_size[1],
+            coordinates=coordinates_of(space.kind, space.size, channels=source.channels, image_size=source.image_size),
             classes=source.num_classes,
             examples=sum(map(len, parts.clients)),
         )

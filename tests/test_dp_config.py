@@ -11,7 +11,7 @@ from codream_secure.methods import find_method
 from protocols import TermsError
 
 CLIENT = ("dp.unit=client", "dp.epsilon=3", "dreaming.labels=probabilities")
-EXAMPLE = ("dp.unit=example", "dp.epsilon=3")
+EXAMPLE = ("dp.unit=example", "dp.epsilon=3", "dreaming.moments=channel")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ EXAMPLE = ("dp.unit=example", "dp.epsilon=3")
         ((*CLIENT, "dp.noise=distributed"), "shows each message with its own small share"),
         (("dp.unit=local", *CLIENT[1:], "dp.noise=server"), "every client adds by itself"),
         ((*EXAMPLE, "dp.evaluation_share=0.1"), "no accountant composes"),
+        ((*EXAMPLE, "dp.training.moment_share=0"), "matches dreams to moments of private images"),
+        ((*EXAMPLE, "dreaming.moments=position"), "per channel only"),
     ],
 )
 def test_refused_with_the_reason(overrides: tuple[str, ...], reason: str) -> None:
@@ -47,8 +49,8 @@ def test_refused_with_the_reason(overrides: tuple[str, ...], reason: str) -> Non
 
 @pytest.mark.parametrize("unit", ["client", "local", "example"])
 def test_a_delta_that_would_let_one_unit_be_published_is_refused(unit: str) -> None:
-    labels = () if unit == "example" else ("dreaming.labels=probabilities",)
-    config = make_config({}, [f"dp.unit={unit}", "dp.epsilon=3", "dp.delta=0.3", *labels])
+    common = ("dp.epsilon=3", "dp.delta=0.3", "dreaming.labels=probabilities", "dreaming.moments=channel")
+    config = make_config({}, [f"dp.unit={unit}", *common])
     with pytest.raises(PrivacyError, match=r"delta is 0\.3"):
         make_releases(config, coordinates=64, classes=10, examples=200)
 

@@ -168,7 +168,7 @@ def test_what_nothing_accounts_for_does_not_leave() -> None:
 
 
 def test_examples_units_let_through_what_comes_from_dreamers_alone() -> None:
-    config = make_config({}, ["dp.unit=example", "dp.epsilon=3", f"data.clients={CLIENTS}"])
+    config = make_config({}, ["dp.unit=example", "dp.epsilon=3", "dreaming.moments=channel", f"data.clients={CLIENTS}"])
     link = channel(config)
     link.begin_round(1)
     link.mean(updates(), phase="dream_updates")

@@ -62,11 +62,12 @@ class DreamObjective:
     Args:
         model: the client's model.
         images: (N, C, H, W) float32, the client's private normalised images; used once, and only if feature matching is
-            on and some matched layer keeps no running statistics.
+            on, no targets are given and some matched layer keeps no running statistics.
         coefficients: the weights of the terms.
         feature_layers: names of the layers to match, by default
             :func:`~codream_secure.dreaming.features.default_feature_layers`.
         moments: match them per "channel" or per "position"; see :mod:`codream_secure.dreaming.features`.
+        targets: the moments to match, layer by layer; None reads or measures them on the images.
         student: the server's model, for the JSD form of adaptive teaching.
         autocast: dtype of the forward pass, such as ``torch.bfloat16``; None computes in float32. Moments and losses
             are float32 in either case.
@@ -84,6 +85,7 @@ class DreamObjective:
         coefficients: Coefficients | None = None,
         feature_layers: Sequence[str] | None = None,
         moments: Literal["channel", "position"] = "channel",
+        targets: Sequence[losses.Moments] | None = None,
         student: nn.Module | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
@@ -95,7 +97,8 @@ class DreamObjective:
         self._images = images
         self._autocast = autocast
         self._tap = FeatureTap(model, feature_layers, per=moments) if self.coefficients.features else None
-        self._targets: list[losses.Moments] = []
+        self._given = targets
+        self._targets: Sequence[losses.Moments] = ()
         self._channels_last = {each for each in (model, student) if each is not None and _prefers_channels_last(each)}
         self._open = ExitStack()
 
@@ -105,7 +108,7 @@ class DreamObjective:
             if self.student is not None:
                 stack.enter_context(frozen(self.student))
             if self._tap is not None:
-                self._targets = self._tap.targets(self._images)
+                self._targets = self._tap.targets(self._images) if self._given is None else self._given
                 stack.enter_context(self._tap.reading())
             self._open = stack.pop_all()
         return self

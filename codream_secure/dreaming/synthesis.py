@@ -1,4 +1,7 @@
-"""Collaborative dreaming: one batch of images, moved step by step by the mean of what all clients want of it."""
+"""Collaborative dreaming: one batch of dreams, moved step by step by the mean of what all clients want of it.
+
+What moves, and all that is exchanged, are the dreams' points in a space of :mod:`codream_secure.dreaming.spaces`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 
 from codream_secure.channel import Channel
 from codream_secure.dreaming.objective import DreamObjective
+from codream_secure.dreaming.spaces import DreamSpace, Gradient
 from codream_secure.dreaming.updates import (
     LocalOptimizerName,
     ServerOptimizer,
@@ -44,11 +48,9 @@ class Schedule:
     betas: tuple[float, float] = (0.9, 0.999)
     bound: float | None = None
 
-    def client_update(self, objective: DreamObjective, dreams: torch.Tensor) -> torch.Tensor:
+    def client_update(self, gradient: Gradient, points: torch.Tensor) -> torch.Tensor:
         """What one client sends for one global step: its gradient, or its pseudo-gradient after the local steps."""
-        return local_update(
-            objective.gradient, dreams, steps=self.local_steps, lr=self.local_lr, optimizer=self.local_optimizer
-        )
+        return local_update(gradient, points, steps=self.local_steps, lr=self.local_lr, optimizer=self.local_optimizer)
 
 
 def dream_together(
@@ -57,7 +59,8 @@ def dream_together(
     channel: Channel,
     *,
     schedule: Schedule,
-    server_gradient: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    space: DreamSpace | None = None,
+    server_gradient: Gradient | None = None,
     after_step: AfterStep | None = None,
 ) -> torch.Tensor:
     """Optimise dreams by the mean of the clients' updates (CoDream, section 3; DistAdam with ``optimizer="adam"``).
@@ -67,15 +70,17 @@ def dream_together(
     the server knows nothing but the noise they began with.
 
     Args:
-        start: (n, C, H, W) float32, usually standard normal noise.
+        start: (n, *space.shape) float32, usually standard normal noise; (n, C, H, W) for pixels.
         objectives: client number to its open objective.
-        channel: carries the dreams down and the updates' sum up, once per step.
+        channel: carries the points down and the updates' sum up, once per step.
         schedule: numbers of steps and optimisers.
+        space: where the points lie; None for pixels.
         server_gradient: added by the server to the mean update: adaptive teaching in the form of the published code.
-        after_step: called with the number of steps done and the current dreams, which it must not change.
+            It is given images and gives a gradient by their pixels.
+        after_step: called with the number of steps done and the current points, which it must not change.
 
     Returns:
-        The dreams after the last step, in memory of their own.
+        The points after the last step, in memory of their own.
 
     Raises:
         protocols.ReplicaError: clients' copies differ.
@@ -83,11 +88,14 @@ def dream_together(
     if channel.opened_by_clients:
         if server_gradient is not None:
             raise ValueError("server_gradient is given, but the server of these sums does not see the dreams")
-        return _dream_at_clients(start, objectives, channel, schedule=schedule, after_step=after_step)
+        return _dream_at_clients(start, objectives, channel, schedule=schedule, space=space, after_step=after_step)
+    gradients = _by_points(objectives, space)
+    if server_gradient is not None and space is not None:
+        server_gradient = space.pull_back(server_gradient)
     server = ServerOptimizer(start, name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
     for step in range(schedule.steps):
-        (dreams,) = channel.broadcast([server.dreams], phase="dreams")
-        updates = {client: [schedule.client_update(objective, dreams)] for client, objective in objectives.items()}
+        (points,) = channel.broadcast([server.dreams], phase="dreams")
+        updates = {client: [schedule.client_update(gradient, points)] for client, gradient in gradients.items()}
         (update,) = channel.mean(updates, phase="dream_updates", bound=schedule.bound)
         if server_gradient is not None:
             update = update + server_gradient(server.dreams)
@@ -103,23 +111,23 @@ def _dream_at_clients(
     channel: Channel,
     *,
     schedule: Schedule,
+    space: DreamSpace | None,
     after_step: AfterStep | None,
 ) -> torch.Tensor:
     """The replicated optimiser. Every sum compares the copies by hash; in the end they are compared themselves."""
+    gradients = _by_points(objectives, space)
     (received,) = channel.broadcast([start], phase="dreams")
     replicas = {
         client: ServerOptimizer(received, name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
         for client in objectives
     }
     for step in range(schedule.steps):
-        dreams = {client: replica.dreams.detach().clone() for client, replica in replicas.items()}
-        updates = {
-            client: [schedule.client_update(objective, dreams[client])] for client, objective in objectives.items()
-        }
+        points = {client: replica.dreams.detach().clone() for client, replica in replicas.items()}
+        updates = {client: [schedule.client_update(gradient, points[client])] for client, gradient in gradients.items()}
         opened = channel.mean_at_clients(
             updates,
             phase="dream_updates",
-            held={client: [copy] for client, copy in dreams.items()},
+            held={client: [copy] for client, copy in points.items()},
             bound=schedule.bound,
         )
         for client, (update,) in opened.items():
@@ -133,7 +141,12 @@ def _dream_at_clients(
 
 
 def dream_alone(
-    start: torch.Tensor, objectives: Mapping[int, DreamObjective], channel: Channel, *, schedule: Schedule
+    start: torch.Tensor,
+    objectives: Mapping[int, DreamObjective],
+    channel: Channel,
+    *,
+    schedule: Schedule,
+    space: DreamSpace | None = None,
 ) -> torch.Tensor:
     """The same number of steps without collaboration: each client moves its own share of the batch by itself.
 
@@ -145,9 +158,10 @@ def dream_alone(
         objectives: client number to its open objective.
         channel: carries the start down and the slices up, once.
         schedule: numbers of steps and optimisers; they run at the client.
+        space: as for :func:`dream_together`.
 
     Returns:
-        All slices together, of the shape of ``start``.
+        The points of all slices together, of the shape of ``start``.
 
     Raises:
         ValueError: there are fewer dreams than clients.
@@ -157,12 +171,20 @@ def dream_alone(
     (received,) = channel.broadcast([start], phase="dreams")
     slices = torch.arange(len(start)).tensor_split(len(objectives))
     finished = {}
-    for (client, objective), rows in zip(objectives.items(), slices, strict=True):
+    for (client, gradient), rows in zip(_by_points(objectives, space).items(), slices, strict=True):
         own = ServerOptimizer(received[rows], name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
         for _ in range(schedule.steps):
-            own.step(schedule.client_update(objective, own.dreams))
+            own.step(schedule.client_update(gradient, own.dreams))
         padded = torch.zeros_like(received)
         padded[rows] = own.dreams
         finished[client] = [padded]
-    (dreams,) = channel.sum(finished, phase="dreams").tensors
-    return dreams
+    (points,) = channel.sum(finished, phase="dreams").tensors
+    return points
+
+
+def _by_points(objectives: Mapping[int, DreamObjective], space: DreamSpace | None) -> dict[int, Gradient]:
+    """Client number to the gradient of its loss with respect to points."""
+    gradients: dict[int, Gradient] = {client: objective.gradient for client, objective in objectives.items()}
+    if space is None:
+        return gradients
+    return {client: space.pull_back(gradient) for client, gradient in gradients.items()}

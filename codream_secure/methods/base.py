@@ -59,6 +59,10 @@ class Method(ABC):
         """The latest dreams, (n, C, H, W) float32 in normalised pixel space, of a method that has any."""
         return None
 
+    def dreamers(self) -> list[nn.Module]:
+        """The models that dream in the place of the clients' own, of a method that has such."""
+        return []
+
     def server_model(self) -> nn.Module | None:
         """The server's own model, of a method that has one beside the clients'."""
         return None

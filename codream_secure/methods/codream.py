@@ -6,7 +6,8 @@ the buffer of dreams into every client and, if there is one, into the server's s
 Beyond the published method, each on its own switch: the buffer is labelled anew every round, so that no client learns
 from what worse models once thought (``distillation.relabel``); distillation steps rehearse the client's own images
 (``distillation.rehearsal``); CutMix copies of the buffer, whose labels alone are exchanged, make more of every dream
-(``distillation.cutmix``); features are matched per position (``dreaming.moments``).
+(``distillation.cutmix``); features are matched per position (``dreaming.moments``); what is optimised and exchanged
+may be fewer numbers than pixels (``dreaming.space``).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from codream_secure import training
 from codream_secure.client import Client, Rehearsal, distil
 from codream_secure.config import Config
-from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, labels, losses
+from codream_secure.dreamers import Dreamers
+from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, labels, losses, make_space
 from codream_secure.dreaming.mixing import cutmix
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
 from codream_secure.federation import Federation, optimization
@@ -51,6 +54,21 @@ class CoDream(Method):
         dreaming = self.config.dreaming
         self._buffer = DreamBuffer(self.config.distillation.buffer)
         self._dreams: torch.Tensor | None = None
+        source = federation.source
+        self._space = make_space(
+            dreaming.space.kind,
+            dreaming.space.size,
+            channels=source.channels,
+            image_size=source.image_size,
+            seed=self.config.run.seed,
+            lowest=[(0 - mean) / std for mean, std in zip(source.mean, source.std, strict=True)],
+            highest=[(1 - mean) / std for mean, std in zip(source.mean, source.std, strict=True)],
+            device=federation.device,
+        )
+        self._dreamers = Dreamers(federation) if self.config.dp.unit == "example" else None
+        self._dreaming_models = (
+            [client.model for client in federation.clients] if self._dreamers is None else self._dreamers.models
+        )
         server = self.config.model.server
         self._student = federation.new_model(server, "server") if server else None
         self._schedule = Schedule(
@@ -63,6 +81,11 @@ class CoDream(Method):
             betas=dreaming.betas,
             bound=self.config.dp.clip,
         )
+
+    def warm_up(self) -> None:
+        super().warm_up()
+        if self._dreamers is not None:
+            self._dreamers.train()
 
     def run_round(self, number: int) -> dict[str, float]:
         distils = number % self.config.distillation.every == 0
@@ -84,21 +107,21 @@ class CoDream(Method):
     def _extract_knowledge(self, number: int, batch: int) -> None:
         """Synthesise one batch of dreams and put it into the buffer with its labels."""
         federation, dreaming = self.federation, self.config.dreaming
-        shape = (dreaming.images, federation.source.channels, *federation.source.image_size)
-        start = torch.randn(shape, generator=federation.generator("dreams", number, batch)).to(federation.device)
+        generator = federation.generator("dreams", number, batch)
+        start = self._space.start(dreaming.images, generator).to(federation.device)
         adaptive = dreaming.adaptive if number >= dreaming.adaptive_from_round else "none"
         student_at_clients = self._broadcast_student() if adaptive == "jsd" else None
 
-        def watch(step: int, dreams: torch.Tensor) -> None:
+        def watch(step: int, points: torch.Tensor) -> None:
             federation.observe("dreaming", step, dreaming.steps)
             if dreaming.label_midway and step == dreaming.steps // 2:
-                self._store(dreams)
+                self._store(points)
 
         with ExitStack() as stack:
             objectives = {
                 client.number: stack.enter_context(
                     DreamObjective(
-                        client.model,
+                        self._dreaming_models[client.number],
                         client.images,
                         coefficients=Coefficients(
                             entropy=dreaming.entropy,
@@ -109,6 +132,7 @@ class CoDream(Method):
                         ),
                         feature_layers=self.config.model.feature_layers.get(client.architecture),
                         moments=dreaming.moments,
+                        targets=self._dreamers.moments[client.number] if self._dreamers else None,
                         student=student_at_clients,
                         autocast=torch.bfloat16 if self.config.run.precision == "bfloat16" else None,
                     )
@@ -116,17 +140,19 @@ class CoDream(Method):
                 for client in federation.clients
             }
             if dreaming.collaborative:
-                self._dreams = dream_together(
+                points = dream_together(
                     start,
                     objectives,
                     federation.channel,
                     schedule=self._schedule,
+                    space=self._space,
                     server_gradient=self._student_entropy_gradient() if adaptive == "server_entropy" else None,
                     after_step=watch,
                 )
             else:
-                self._dreams = dream_alone(start, objectives, federation.channel, schedule=self._schedule)
-        self._store(self._dreams)
+                points = dream_alone(start, objectives, federation.channel, schedule=self._schedule, space=self._space)
+        self._dreams = self._space.images(points)
+        self._store(points)
 
     def _broadcast_student(self) -> nn.Module:
         """The clients' copy of the student; its way down is counted."""
@@ -149,15 +175,19 @@ class CoDream(Method):
 
         return gradient
 
-    def _store(self, dreams: torch.Tensor) -> None:
-        """Have the clients label the dreams, and keep both wherever they are known."""
-        (received,) = self.federation.channel.share([dreams], phase="dreams")
-        self._buffer.add(dreams, self._label(received))
+    def _store(self, points: torch.Tensor) -> None:
+        """Have the clients label the dreams at these points, and keep both wherever they are known.
+
+        Points are shared, and everybody computes the same images from them.
+        """
+        (received,) = self.federation.channel.share([points], phase="dreams")
+        dreams = self._space.images(received)
+        self._buffer.add(dreams, self._label(dreams))
 
     def _label(self, dreams: torch.Tensor) -> torch.Tensor:
         """The clients' mean soft labels, as logits, of dreams that every client holds."""
         channel = self.federation.channel
-        logits = {client.number: client.soft_labels(dreams) for client in self.federation.clients}
+        logits = {number: training.predict(model, dreams) for number, model in enumerate(self._dreaming_models)}
         if self.config.dreaming.labels == "logits":
             (mean,) = channel.mean({number: [found] for number, found in logits.items()}, phase="soft_labels")
         else:
@@ -190,6 +220,9 @@ class CoDream(Method):
         ]
         if self._student is not None:
             learners.append(("server", self._student, None))
+        if self._dreamers is not None and self.config.dp.training.distil:
+            # Without rehearsal: private images have no part in it, so it costs no privacy.
+            learners += [(f"dreamer {index}", model, None) for index, model in enumerate(self._dreamers.models)]
         found = []
         for done, (who, model, rehearsal) in enumerate(learners):
             self.federation.observe("distilling", done, len(learners))
@@ -227,6 +260,9 @@ class CoDream(Method):
     def dreams(self) -> torch.Tensor | None:
         return self._dreams
 
+    def dreamers(self) -> list[nn.Module]:
+        return self._dreamers.models if self._dreamers is not None else []
+
     def server_model(self) -> nn.Module | None:
         return self._student
 
@@ -236,6 +272,7 @@ class CoDream(Method):
             "buffer": self._buffer.state_dict(),
             "student": self._student.state_dict() if self._student is not None else None,
             "dreams": self._dreams,
+            "dreamers": self._dreamers.state_dict() if self._dreamers is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -245,3 +282,5 @@ class CoDream(Method):
         self._dreams = state["dreams"].to(device) if state["dreams"] is not None else None
         if self._student is not None:
             self._student.load_state_dict(state["student"])
+        if self._dreamers is not None:
+            self._dreamers.load_state_dict(state["dreamers"])

@@ -227,6 +227,9 @@ def _measure(method: Method, state: _State, figures: dict[str, float], *, releas
     server = method.server_model()
     if server is not None:
         row["server_test_accuracy"] = training.count_correct(server, *federation.test) / len(federation.test[1])
+    dreamers = [training.count_correct(model, *federation.test) for model in method.dreamers()]
+    if dreamers:
+        row["dreamer_test_accuracy"] = sum(dreamers) / len(dreamers) / len(federation.test[1])
     return row
 
 
