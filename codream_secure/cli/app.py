@@ -23,6 +23,7 @@ from codream_secure.cli.privacy import announce, dp_app
 from codream_secure.cli.progress import Watch
 from codream_secure.cli.sums import protocols_app
 from codream_secure.cli.tables import comparison_table, flat, plain_table, show, size
+from codream_secure.cli.tradeoff import tradeoff
 from codream_secure.config import Config, load_config
 from codream_secure.errors import CodreamError, ConfigError, DataError, NumericalError
 from protocols import ProtocolError
@@ -41,6 +42,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(protocols_app, name="protocols")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dp_app, name="dp")
+app.command()(tradeoff)
 
 ConfigFile = Annotated[Path, typer.Argument(help="TOML configuration.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value. Repeatable.")]

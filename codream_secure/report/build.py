@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from codream_secure.report.load import Comparison, load
 from codream_secure.report.page import comparison_page, run_page
+from codream_secure.report.render import render
 from codream_secure.runs import files
 
 
@@ -31,13 +30,6 @@ def build_report(directory: Path) -> Path:
         template, context = "comparison.html.j2", comparison_page(record)
     else:
         template, context = "run.html.j2", run_page(record)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     path = directory / "report.html"
-    files.write_text(path, environment.get_template(template).render(context))
+    files.write_text(path, render(template, context))
     return path

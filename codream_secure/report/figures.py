@@ -23,7 +23,7 @@ METHOD_COLOURS = {"isolated": "#7a7f87", "codream": "#0072b2", "fedavg": "#d55e0
 _OTHER_COLOURS = ("#cc79a7", "#b8860b", "#56b4e9", "#7b3294")
 
 # Text stays text and takes the fonts of whoever reads; a fixed salt gives equal files for equal runs.
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "codream-secure",
     "font.family": "sans-serif",
@@ -95,7 +95,7 @@ def draw_chart(
         sizes: x is bytes, on a logarithmic axis; otherwise it is linear.
         level: a dotted horizontal line and its label.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.3), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
@@ -128,7 +128,7 @@ def draw_chart(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         _add_legend(figure, [line.label for line in lines] + ([level[1]] if level else []))
-        return Picture(source=_svg(figure), alt=alt)
+        return Picture(source=svg(figure), alt=alt)
 
 
 def _add_legend(figure: Figure, labels: Sequence[str]) -> None:
@@ -145,9 +145,9 @@ def draw_partition(table: Sequence[Sequence[int]], *, caption: str) -> Picture:
     """Who holds how many images of which class; ``table`` is clients by classes."""
     counts = torch.tensor(table, dtype=torch.int64)
     clients, classes = counts.shape
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = plot_partition(counts)
-        source = _svg(figure) if counts.numel() <= _MANY_SEGMENTS else _png(figure)
+        source = svg(figure) if counts.numel() <= _MANY_SEGMENTS else _png(figure)
     held = [int(total) for total in counts.sum(dim=1)]
     alt = (
         f"Bars of the images of each class at each of {fmt.plural(clients, 'client')}: {classes} classes, "
@@ -177,7 +177,7 @@ def _tick_size(value: float) -> str:
     return fmt.size(value).replace(".00", "").replace(".0", "")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata=_METADATA, transparent=True)
     return _data_uri(stream.getvalue(), "image/svg+xml")

@@ -19,7 +19,7 @@ _SELECTED = {
     "final": "Test accuracy is that of the final round.",
     "validation": "Test accuracy is that of the round with the best validation accuracy, the earliest of equals.",
 }
-_MEANING = (
+MEANING = (
     "Accuracy is the mean over clients. Bytes are of the mean client and from the start of the run; seconds are of "
     "computation, all clients in turn."
 )
@@ -31,11 +31,11 @@ def run_page(run: RunRecord) -> dict[str, Any]:
     name = config.method
     return {
         "title": f"{name} on {config.data.source}",
-        "setup": [("Seed", str(config.run.seed)), *_setup(config)],
+        "setup": [("Seed", str(config.run.seed)), *setup_facts(config)],
         "notices": _unfinished(run),
         "shares": shares(name),
         "figures": _headline(run, figures) if figures else [],
-        "notes": ([_selection(config)] if run.summary else []) + ([_MEANING] if figures else []),
+        "notes": ([selection(config)] if run.summary else []) + ([MEANING] if figures else []),
         "curves": curves.follow_run(run),
         "partition": _partition(run, "Images of each class that each client holds."),
         "phases": _phases({name: [run]}),
@@ -56,7 +56,7 @@ def comparison_page(comparison: Comparison) -> dict[str, Any]:
     dreamer = next((run for run in runs if run.grids), None)
     return {
         "title": f"{fmt.plural(len(comparison.methods), 'method')} on {config.data.source}",
-        "setup": [("Seeds", ", ".join(map(str, comparison.seeds))), *_setup(config)],
+        "setup": [("Seeds", ", ".join(map(str, comparison.seeds))), *setup_facts(config)],
         "notices": _missing(ran, comparison.seeds),
         "methods": [_method_row(method) for method in comparison.methods],
         "target": None if comparison.target is None else fmt.percent(comparison.target),
@@ -87,7 +87,7 @@ def spread_evenly(items: Sequence[T], count: int) -> list[T]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _setup(config: Config) -> list[tuple[str, str]]:
+def setup_facts(config: Config) -> list[tuple[str, str]]:
     data = config.data
     schemes = {
         "iid": "independent and identical",
@@ -110,7 +110,7 @@ def _setup(config: Config) -> list[tuple[str, str]]:
     return facts
 
 
-def _selection(config: Config) -> str:
+def selection(config: Config) -> str:
     return f"{_SELECTED[config.run.select]} The test set chooses nothing."
 
 
@@ -192,13 +192,13 @@ def _method_row(method: MethodRecord) -> dict[str, Any]:
 
 
 def _comparison_notes(comparison: Comparison) -> list[str]:
-    notes = [_selection(comparison.config)]
+    notes = [selection(comparison.config)]
     if len(comparison.seeds) > 1:
         notes.append(
             f"Figures are means over {len(comparison.seeds)} seeds ± the sample standard deviation; a seed decides "
             "the partition, the initial weights and every other random choice."
         )
-    notes.append(_MEANING)
+    notes.append(MEANING)
     notes.append("Gap closed is the share of the way from isolated to centralised test accuracy.")
     if comparison.target is not None:
         origin = (
