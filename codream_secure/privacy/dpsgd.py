@@ -204,9 +204,12 @@ class Gradients:
                 f"{type(model).__name__} gives no gradients of single images: its forward pass must not depend on "
                 f"values (.item(), if) nor keep anything of them; torch says: {str(error).splitlines()[0]}"
             ) from error
-        moved = [name for name, buffer, before in buffers if not torch.equal(buffer, before)]
-        for _, buffer, before in buffers:
+        now = dict(model.named_buffers())
+        moved = [name for name, buffer, before in buffers if now[name] is not buffer or not torch.equal(buffer, before)]
+        for name, buffer, before in buffers:
             buffer.copy_(before)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, buffer)
         if moved:
             raise ModelError(
                 f"{type(model).__name__} changes its buffers {', '.join(moved)} whenever it runs, so they could carry "
@@ -296,7 +299,7 @@ class _Average:
     @torch.no_grad()
     def add(self, step: int) -> None:
         """Take in the weights after this step, if it belongs to the last part."""
-        if not self._used or step < self._from:
+        if not self._used or step <= self._from:
             return
         self._count += 1
         if not self._means:

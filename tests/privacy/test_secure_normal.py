@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chi2, kstest, norm
 
 from codream_secure.errors import PrivacyError
-from codream_secure.privacy.secure_normal import UNITS, grid_noise, poisson_sample, standard_normal
+from codream_secure.privacy.secure_normal import UNITS, Source, grid_noise, poisson_sample, standard_normal
 from protocols.keystream import Keystream
 
 ALARM = 1e-6
 
 
-def constant(word: int):  # noqa: ANN201
+def constant(word: int) -> Source:
     return lambda count: np.full(count, word, dtype=np.uint64)
 
 

@@ -8,7 +8,7 @@ from opacus.validators import ModuleValidator
 from torch import nn
 
 from codream_secure.errors import ModelError
-from codream_secure.models import available_models, build_model
+from codream_secure.models import ModelInfo, available_models, build_model
 from codream_secure.models.norm import make_out_of_place
 from codream_secure.privacy.validator import check_trainable
 
@@ -95,7 +95,7 @@ def test_what_treats_images_alone_passes(layer: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("info", available_models(), ids=lambda info: info.name)
-def test_of_the_registry_exactly_the_models_with_batch_norm_are_refused(info) -> None:  # noqa: ANN001
+def test_of_the_registry_exactly_the_models_with_batch_norm_are_refused(info: ModelInfo) -> None:
     model = build_model(info.name, channels=1, image_size=(32, 32), num_classes=3)
     if info.normalisation == "batch":
         with pytest.raises(ModelError, match="BatchNorm"):
