@@ -25,13 +25,13 @@ def _known_bounding(value: Any) -> Any:
 class DpTrainingConfig(Section):
     """Private training of the models that dream, for the unit "example"; see :mod:`codream_secure.privacy.dpsgd`."""
 
-    steps: int = Field(200, ge=1, description="gradient steps, each on a fresh Poisson sample")
-    sample_rate: float = Field(0.2, gt=0, le=1, description="q: each image takes part in a step by a coin of its own")
+    steps: int = Field(60, ge=1, description="gradient steps, each on a fresh Poisson sample")
+    sample_rate: float = Field(1.0, gt=0, le=1, description="q: each image takes part in a step by a coin of its own")
     max_grad_norm: float = Field(1.0, gt=0, description="bound on the L2 norm of one image's gradient")
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(0.5, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    average: float = Field(0.0, ge=0, lt=1, description="last part of the steps whose weights are averaged")
+    lr: float = Field(1.0, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    average: float = Field(0.5, ge=0, lt=1, description="last part of the steps whose weights are averaged")
     moment_share: float = Field(
         0.1, ge=0, lt=1, description="share of the budget, in mu^2, for the moments that dreams are matched to"
     )
