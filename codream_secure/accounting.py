@@ -27,9 +27,9 @@ def sums_in_round(config: Config, number: int) -> dict[str, int]:
         found |= {
             "dream_updates": dreaming.batches * dreaming.steps if dreaming.collaborative else 0,
             "dreams": 0 if dreaming.collaborative else dreaming.batches,
-            "soft_labels": dreaming.batches * (1 + dreaming.label_midway),
+            "soft_labels": dreaming.batches * (1 + dreaming.label_midway) if dreaming.labels != "classes" else 0,
         }
-        if number % config.distillation.every == 0:
+        if number % config.distillation.every == 0 and dreaming.labels != "classes":
             found["soft_labels"] += config.distillation.cutmix + (config.distillation.relabel and number > 1)
     return {stream: count for stream, count in found.items() if count}
 

@@ -118,13 +118,19 @@ class DreamingConfig(Section):
     entropy: float = Field(1.0, ge=0)
     features: float = Field(10.0, ge=0)
     moments: Literal["channel", "position"] = Field("position", description="what feature matching compares")
+    classes: float = Field(
+        0.0, ge=0, description="weight of the cross-entropy of dreams to public classes, spread evenly; 0 as published"
+    )
     tv: float = Field(2.5e-5, ge=0)
     l2: float = Field(3e-8, ge=0)
     adaptive: Literal["none", "jsd", "server_entropy"] = "none"
     adaptive_weight: float = Field(1.0, ge=0)
     adaptive_from_round: int = Field(2, ge=1, description="before it, the student has learnt nothing")
+    unit_updates: bool = Field(False, description="clients bring each update to L2 norm 1, so that all weigh alike")
     collaborative: bool = Field(True, description="false: each client dreams from its own model only")
-    labels: Literal["logits", "probabilities"] = "logits"
+    labels: Literal["logits", "probabilities", "classes"] = Field(
+        "logits", description="mean predictions; or the public classes that dreams were made for, which asks nobody"
+    )
     label_midway: bool = Field(False, description="also label and store the dreams at R/2")
     space: SpaceConfig = SpaceConfig()
 
@@ -263,6 +269,20 @@ class Config(Section):
             )
         if dreaming.label_midway and (dreaming.steps < 2 or not dreaming.collaborative):
             raise ValueError("dreaming.label_midway needs at least two collaborative steps")
+        if dreaming.classes and not dreaming.collaborative:
+            raise ValueError(
+                "dreaming.classes needs dreaming.collaborative = true: classes are those of the whole batch"
+            )
+        if dreaming.labels == "classes":
+            if not (dreaming.classes and dreaming.steps):
+                raise ValueError(
+                    "dreaming.labels = 'classes' labels dreams by the classes they were made for: set "
+                    "dreaming.classes, for example to 10, and dreaming.steps above 0"
+                )
+            if self.distillation.cutmix:
+                raise ValueError(
+                    "distillation.cutmix asks clients for labels, and dreaming.labels = 'classes' asks nobody: set it to 0"
+                )
         if dreaming.adaptive == "server_entropy" and (dreaming.local_steps > 1 or not dreaming.collaborative):
             raise ValueError(
                 "dreaming.adaptive = 'server_entropy' adds the server's gradient to the clients' at every step: it "

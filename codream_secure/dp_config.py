@@ -150,10 +150,10 @@ def _check_dreamers(config: Config) -> None:
 
 def _check_noisy_sums(config: Config) -> None:
     dp, protection = config.dp, config.protocol.protection
-    if config.dreaming.labels != "probabilities":
+    if config.dreaming.labels == "logits":
         raise ValueError(
             f"dreaming.labels is {config.dreaming.labels!r}: with noise on what clients send, labels have to be "
-            "'probabilities', whose norm is bounded whatever the model"
+            "'probabilities', whose norm is bounded whatever the model, or 'classes', which asks nobody"
         )
     bits = config.protocol.bits
     if bits.dream_updates or bits.soft_labels:

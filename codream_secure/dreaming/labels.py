@@ -1,9 +1,11 @@
-"""Soft labels that noise can hide: votes of bounded length, and probabilities again from a noisy mean of them.
+"""Labels that noise can hide: votes of bounded length, and probabilities again from a noisy mean of them.
 
 A vote on n dreams is one probability vector each, less the uniform one. Its squared norm is at most n (1 - 1/c), which
 is reached where a client is certain of every label, so no vote is ever shortened. A noisy mean of votes is moved to the
 nearest probability vectors; that uses nothing but the mean, so it costs no privacy, and brings it nearer to the mean
 without noise, which is a vector of probabilities itself.
+
+Dreams that were made for public classes need no votes: the class is the label, and asking nobody costs nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +13,19 @@ from __future__ import annotations
 import math
 
 import torch
+
+_SMOOTHING = 0.1
+
+
+def public_classes(images: int, classes: int) -> torch.Tensor:
+    """(n,) int64: what the dreams of a batch are made for, every class as often as the others, but for one."""
+    return torch.arange(images) % classes
+
+
+def class_labels(classes: torch.Tensor, count: int) -> torch.Tensor:
+    """(n, count) logits of classes (n,), smoothed: a tenth of the probability is spread over all of them."""
+    certain = torch.nn.functional.one_hot(classes, count).float()
+    return ((1 - _SMOOTHING) * certain + _SMOOTHING / count).log()
 
 
 def votes(probabilities: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,16 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
     return -(log_p.exp() * log_p).sum(dim=1).mean()
 
 
+def class_distance(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the predictions to given classes, in nats (DeepInversion, Yin et al. 2020, equation 1).
+
+    Args:
+        logits: (n, C) float.
+        classes: (n,) int64.
+    """
+    return F.cross_entropy(logits, classes)
+
+
 def total_variation(images: torch.Tensor) -> torch.Tensor:
     """Squared differences between vertical and horizontal neighbours, summed, over the number of values.
 

@@ -2,6 +2,8 @@
 
 l_k(x) = a_H H + a_bn R_bn + a_tv TV + a_l2 ||x||_2 - a_jsd JSD(client || student)      (CoDream, section 3)
 
+Beyond the published loss there may be + a_c CE(client, y): dreams are made for public classes y, the same for all.
+
 The model is frozen and in eval mode for as long as an objective is open: no weight is differentiable, no batch-norm
 buffer moves, and everything is as it was once the objective is closed. A term whose coefficient is 0 is not computed.
 """
@@ -29,6 +31,7 @@ class Coefficients:
     tv: float = 2.5e-5
     l2: float = 3e-8
     jsd: float = 0.0
+    classes: float = 0.0
 
 
 @contextmanager
@@ -69,11 +72,12 @@ class DreamObjective:
         moments: match them per "channel" or per "position"; see :mod:`codream_secure.dreaming.features`.
         targets: the moments to match, layer by layer; None reads or measures them on the images.
         student: the server's model, for the JSD form of adaptive teaching.
+        classes: (n,) int64, what each dream is made for; needed with that coefficient.
         autocast: dtype of the forward pass, such as ``torch.bfloat16``; None computes in float32. Moments and losses
             are float32 in either case.
 
     Raises:
-        ValueError: the JSD term is on and there is no student.
+        ValueError: the JSD term is on and there is no student, or that of classes and there are none.
         ModelError: a feature layer is not in the model.
     """
 
@@ -87,12 +91,16 @@ class DreamObjective:
         moments: Literal["channel", "position"] = "channel",
         targets: Sequence[losses.Moments] | None = None,
         student: nn.Module | None = None,
+        classes: torch.Tensor | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.coefficients = coefficients or Coefficients()
         if self.coefficients.jsd and student is None:
             raise ValueError(f"coefficients.jsd is {self.coefficients.jsd} but there is no student to teach")
+        if self.coefficients.classes and classes is None:
+            raise ValueError(f"coefficients.classes is {self.coefficients.classes} but no classes are given")
         self.model = model
+        self._classes = classes
         self.student = student if self.coefficients.jsd else None
         self._images = images
         self._autocast = autocast
@@ -135,6 +143,8 @@ class DreamObjective:
             student_logits = student_logits.float() if student_logits is not None else None
         if weights.entropy:
             terms["entropy"] = weights.entropy * losses.entropy(logits)
+        if weights.classes and self._classes is not None:
+            terms["classes"] = weights.classes * losses.class_distance(logits, self._classes)
         if self._tap is not None:
             terms["features"] = weights.features * losses.moment_distance(self._tap.take(), self._targets)
         if weights.tv:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from codream_secure.channel import Channel
 from codream_secure.dreaming.objective import DreamObjective
@@ -36,6 +37,7 @@ class Schedule:
         optimizer: the server's; see :mod:`codream_secure.dreaming.updates`.
         lr: the server's.
         betas: of the server's Adam.
+        unit_updates: whether a client's update is brought to L2 norm 1 before it is sent.
         bound: L2 norm of a client's whole update, where there is noise to hide it; see :meth:`Channel.mean`.
     """
 
@@ -46,11 +48,15 @@ class Schedule:
     optimizer: ServerOptimizerName = "adam"
     lr: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
+    unit_updates: bool = False
     bound: float | None = None
 
     def client_update(self, gradient: Gradient, points: torch.Tensor) -> torch.Tensor:
         """What one client sends for one global step: its gradient, or its pseudo-gradient after the local steps."""
-        return local_update(gradient, points, steps=self.local_steps, lr=self.local_lr, optimizer=self.local_optimizer)
+        update = local_update(
+            gradient, points, steps=self.local_steps, lr=self.local_lr, optimizer=self.local_optimizer
+        )
+        return F.normalize(update.flatten(), dim=0).view_as(update) if self.unit_updates else update
 
 
 def dream_together(

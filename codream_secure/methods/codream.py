@@ -69,6 +69,7 @@ class CoDream(Method):
         self._dreaming_models = (
             [client.model for client in federation.clients] if self._dreamers is None else self._dreamers.models
         )
+        self._classes = labels.public_classes(dreaming.images, federation.source.num_classes).to(federation.device)
         server = self.config.model.server
         self._student = federation.new_model(server, "server") if server else None
         self._schedule = Schedule(
@@ -79,6 +80,7 @@ class CoDream(Method):
             optimizer=dreaming.optimizer,
             lr=dreaming.lr,
             betas=dreaming.betas,
+            unit_updates=dreaming.unit_updates,
             bound=self.config.dp.clip,
         )
 
@@ -89,7 +91,8 @@ class CoDream(Method):
 
     def run_round(self, number: int) -> dict[str, float]:
         distils = number % self.config.distillation.every == 0
-        if distils and self.config.distillation.relabel and len(self._buffer):
+        asks = self.config.dreaming.labels != "classes"
+        if distils and asks and self.config.distillation.relabel and len(self._buffer):
             # Models do not change while they dream, so old and new dreams end up with labels of the same models.
             self._buffer.labels = self._label(self._buffer.images)
         for batch in range(self.config.dreaming.batches):
@@ -126,6 +129,7 @@ class CoDream(Method):
                         coefficients=Coefficients(
                             entropy=dreaming.entropy,
                             features=dreaming.features,
+                            classes=dreaming.classes,
                             tv=dreaming.tv,
                             l2=dreaming.l2,
                             jsd=dreaming.adaptive_weight if adaptive == "jsd" else 0.0,
@@ -134,6 +138,7 @@ class CoDream(Method):
                         moments=dreaming.moments,
                         targets=self._dreamers.moments[client.number] if self._dreamers else None,
                         student=student_at_clients,
+                        classes=self._classes,
                         autocast=torch.bfloat16 if self.config.run.precision == "bfloat16" else None,
                     )
                 )
@@ -182,7 +187,11 @@ class CoDream(Method):
         """
         (received,) = self.federation.channel.share([points], phase="dreams")
         dreams = self._space.images(received)
-        self._buffer.add(dreams, self._label(dreams))
+        if self.config.dreaming.labels == "classes":
+            known = labels.class_labels(self._classes, self.federation.source.num_classes)
+        else:
+            known = self._label(dreams)
+        self._buffer.add(dreams, known)
 
     def _label(self, dreams: torch.Tensor) -> torch.Tensor:
         """The clients' mean soft labels, as logits, of dreams that every client holds."""

@@ -183,6 +183,8 @@ def _cell(config: Config, budget: float, protection: str, *, control: bool = Fal
     changes: dict[str, Any] = {"protocol": {"protection": protection}}
     if control:
         changes["dreaming"] = {"steps": 0, "label_midway": False}
+        if config.dreaming.labels == "classes":  # nobody made random dreams for a class
+            changes["dreaming"]["labels"] = "probabilities"
     dp = {"epsilon": budget} if math.isfinite(budget) else None
     made, obstacle = _made(config, dp, changes)
     return Cell(

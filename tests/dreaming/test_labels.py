@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from codream_secure.dreaming.labels import longest_vote, probabilities_from, project_to_simplex, votes
+from codream_secure.dreaming.labels import (
+    class_labels,
+    longest_vote,
+    probabilities_from,
+    project_to_simplex,
+    public_classes,
+    votes,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -45,3 +52,11 @@ def test_the_projection_is_the_nearest_point(values: list[float]) -> None:
     assert found.sum().item() == pytest.approx(1, abs=1e-12)
     assert (found >= 0).all()
     assert torch.allclose(found, torch.tensor(oracle.x), atol=1e-5)
+
+
+def test_public_classes_are_balanced_and_their_labels_sure_of_them() -> None:
+    classes = public_classes(25, 10)
+    assert classes.bincount().tolist() == [3] * 5 + [2] * 5
+    probabilities = class_labels(classes, 10).softmax(1)
+    assert torch.equal(probabilities.argmax(1), classes)
+    assert torch.allclose(probabilities.max(1).values, torch.full((25,), 0.91))
