@@ -281,7 +281,8 @@ class Config(Section):
                 )
             if self.distillation.cutmix:
                 raise ValueError(
-                    "distillation.cutmix asks clients for labels, and dreaming.labels = 'classes' asks nobody: set it to 0"
+                    "distillation.cutmix asks clients for labels, and dreaming.labels = 'classes' asks nobody: "
+                    "set it to 0"
                 )
         if dreaming.adaptive == "server_entropy" and (dreaming.local_steps > 1 or not dreaming.collaborative):
             raise ValueError(

@@ -20,6 +20,7 @@ from codream_secure.bench.tenseal_default import DEFAULT
 from codream_secure.cli.app import guarded
 from codream_secure.cli.tables import accuracy, method_cells, size
 from codream_secure.errors import ConfigError
+from codream_secure.privacy import PrivacyStatement
 from codream_secure.runs.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,6 +47,8 @@ def comparison_markdown(comparison: Mapping[str, Any]) -> str:
 
 def variants_markdown(table: Mapping[str, Any]) -> str:
     """One row per variant of a ``variants.json``."""
+    if any(entry.get("privacy") for entry in table["variants"]):
+        return private_variants_markdown(table)
     rows = []
     for entry in table["variants"]:
         row = [
@@ -60,6 +63,38 @@ def variants_markdown(table: Mapping[str, Any]) -> str:
     if not any(row[-1] for row in rows):
         return markdown(headings[:-1], [row[:-1] for row in rows])
     return markdown(headings, rows)
+
+
+def private_variants_markdown(table: Mapping[str, Any]) -> str:
+    """Likewise, where privacy is claimed: what was spent on whom, and what was left beside the noise."""
+    rows = []
+    for entry in table["variants"]:
+        claim = entry["privacy"]
+        signal = claim["signal"] if claim else None
+        rows.append(
+            [
+                entry["name"],
+                _spent(PrivacyStatement.from_json(claim["statement"])) if claim else "no claim",
+                f"{signal['value']:.2g}" if signal else "",
+                accuracy(entry["test_accuracy"]),
+                *(accuracy(entry[key]) if key in entry else "" for key in _OTHER_MODELS),
+                size(entry["bytes_up"]["mean"] + entry["bytes_down"]["mean"]),
+            ]
+        )
+    headings = ["variant", "spent", "s", "test accuracy, %", *_OTHER_MODELS.values(), "bytes / client"]
+    empty = {place for place in range(len(headings)) if not any(row[place] for row in rows)}
+    return markdown(
+        [heading for place, heading in enumerate(headings) if place not in empty],
+        [[cell for place, cell in enumerate(row) if place not in empty] for row in rows],
+    )
+
+
+_OTHER_MODELS = {"server_test_accuracy": "server's student, %", "dreamer_test_accuracy": "dreamers, %"}
+
+
+def _spent(statement: PrivacyStatement) -> str:
+    """A statement as a cell; adversary, adjacency and accountant are the same in all rows and stand beside the table."""
+    return f"ε = {statement.epsilon:.3g} at δ = {statement.delta:g}, per {statement.unit.value}"
 
 
 def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from codream_secure.config import Config, load_config
 from codream_secure.data import load_source
 from codream_secure.errors import ConfigError
 from codream_secure.federation import resolve_device
+from codream_secure.privacy import PrivacyStatement
 from codream_secure.runs import RunResult, files, run
 from codream_secure.runs.compare import spread
 from codream_secure.runs.environment import describe_environment
@@ -93,12 +94,29 @@ def run_variants(variants: dict[str, Config], *, reference: str | None, seeds: i
                 key: spread([found.summary[key] for found in runs])
                 for key in ("test_accuracy", "validation_accuracy", "bytes_up", "bytes_down", "seconds")
             }
+            | _released_models(runs)
+            | {"privacy": _privacy(runs)}
             | {"to_reference": _to_reference(runs, results[reference]) if reference else None}
             for name, runs in results.items()
         ],
     }
     files.write_json(out / "variants.json", table)
     return table
+
+
+def _released_models(runs: list[RunResult]) -> dict[str, Any]:
+    """Test accuracies of models beside the clients' own, where there are any."""
+    found = {key: [run.summary[key] for run in runs] for key in ("server_test_accuracy", "dreamer_test_accuracy")}
+    return {key: spread(values) for key, values in found.items() if None not in values}
+
+
+def _privacy(runs: list[RunResult]) -> dict[str, Any] | None:
+    """What was spent: the weakest of the seeds' statements, with the signal beside the noise."""
+    claims = [run.summary["privacy"] for run in runs]
+    if None in claims:
+        return None
+    weakest = max(claims, key=lambda claim: PrivacyStatement.from_json(claim["statement"]).epsilon)
+    return {**weakest, "stopped": [claim["stopped"] for claim in claims if claim["stopped"]]}
 
 
 def _to_reference(runs: list[RunResult], reference: list[RunResult]) -> list[dict[str, Any]]:
