@@ -93,7 +93,7 @@ _OTHER_MODELS = {"server_test_accuracy": "server's student, %", "dreamer_test_ac
 
 
 def _spent(statement: PrivacyStatement) -> str:
-    """A statement as a cell; adversary, adjacency and accountant are the same in all rows and stand beside the table."""
+    """A statement as a cell; adversary, adjacency and accountant are all rows' and stand beside the table."""
     return f"ε = {statement.epsilon:.3g} at δ = {statement.delta:g}, per {statement.unit.value}"
 
 

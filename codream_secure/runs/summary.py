@@ -23,7 +23,8 @@ def summarise(
     Returns:
         ``method``, ``seed``, ``selected_by``, ``round``, ``test_accuracy``, ``validation_accuracy``,
         ``client_test_accuracy``, ``server_test_accuracy`` (where there is a student), ``dreamer_test_accuracy``
-        (mean, where models other than the clients' own dream), ``bytes_up`` and ``bytes_down`` (mean per client, whole run), ``bytes_by_phase`` (phase to [up, down], mean per client), ``seconds``,
+        (mean, where models other than the clients' own dream), ``bytes_up`` and ``bytes_down`` (mean per client, whole
+        run), ``bytes_by_phase`` (phase to [up, down], mean per client), ``seconds``,
         ``protocol_cpu`` (CPU seconds that the sums took: ``client``, mean, ``server``, and ``authority``, 0 where there
         is none), ``protocol_cpu_by_phase`` (phase to [client, server, authority]), ``clipped_fraction`` (of all encoded
         values), ``retries`` (sums asked for again for want of clients), ``to_target`` (see :func:`to_target`; null
