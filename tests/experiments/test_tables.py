@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from codream_secure.errors import ConfigError
+from codream_secure.privacy import Adversary
 from experiments import tables
 from experiments.tables import bench_markdown, cost_markdown, fill, markdown, render
 
@@ -203,3 +204,37 @@ def test_the_cost_of_protection_is_a_row_a_setting() -> None:
     )
     assert "| 3.25 s | 10.0 ms | 50.0 ms | 1.23 % |" in found
     assert "| 10 ResNet-18: a step of 256 dreams of 3x32x32 | 70.0 s | 10 ms | 50 ms | 1.23 % |" in found
+
+
+def test_where_privacy_is_claimed_every_row_says_what_was_spent_on_whom(results: Path) -> None:
+    claim = {
+        "statement": {
+            "unit": "client",
+            "adjacency": "add_remove",
+            "epsilon": 7.99,
+            "delta": 1e-3,
+            "adversary": Adversary.RECIPIENT.value,
+            "accountant": "RDP",
+            "releases": ["dream_updates"],
+        },
+        "signal": {"value": 1.234},
+    }
+    rows = [
+        {"name": "no noise", "to_reference": None, "privacy": None, **figures(0.9)},
+        {"name": "budget 8", "to_reference": None, "privacy": claim, **figures(0.8, 0.02)},
+        {
+            "name": "students",
+            "to_reference": None,
+            "privacy": {**claim, "signal": None},
+            "server_test_accuracy": spread(0.7),
+            **figures(0.8),
+        },
+    ]
+    (results / "private.json").write_text(json.dumps({"variants": rows}))
+    table = render("private").splitlines()
+    assert table[0] == "| variant | spent | s | test accuracy, % | server's student, % | bytes / client |"
+    assert table[2:] == [
+        "| no noise | no claim |  | 90.0 |  | 5 MB |",
+        "| budget 8 | ε = 7.99 at δ = 0.001, per client | 1.2 | 80.0 ± 2.0 |  | 5 MB |",
+        "| students | ε = 7.99 at δ = 0.001, per client |  | 80.0 | 70.0 | 5 MB |",
+    ]
