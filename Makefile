@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m codream_secure demo --out $(OUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow

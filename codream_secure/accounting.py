@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codream_secure.config import Config
 from codream_secure.privacy import Adjacency, Adversary, Budget, PrivacyLedger, PrivacyUnit, Signal, signal
+from codream_secure.privacy.ledger import check_delta
 from codream_secure.privacy.planning import Cohort, NoisySums, PlannedSums, plan_noisy_sums
 from codream_secure.releases import DerivedReleases, NoisyReleases, OpenReleases, Releases
 from protocols import make_protocol
@@ -59,14 +60,16 @@ def make_releases(config: Config, *, coordinates: int, classes: int, examples: i
     dp = config.dp
     if not dp.on:
         return OpenReleases()
-    unit = PrivacyUnit(dp.unit)
+    unit, cohort = PrivacyUnit(dp.unit), _cohort(config)
     ledger = PrivacyLedger(
         None if dp.epsilon is None else Budget(dp.epsilon, dp.delta),
         unit,
-        adjacency=Adjacency(dp.adjacency),
+        adjacency=Adjacency(dp.neighbours),
         adversary=_adversary(config),
         units=examples if unit is PrivacyUnit.EXAMPLE else config.data.clients,
+        colluders=cohort.colluders if unit is PrivacyUnit.CLIENT else 0,
     )
+    check_delta(dp.delta, units=ledger.units)
     if unit is PrivacyUnit.EXAMPLE:
         return DerivedReleases(ledger, FROM_DREAMERS)
     planned = _planned(config, coordinates=coordinates, classes=classes)
@@ -75,7 +78,7 @@ def make_releases(config: Config, *, coordinates: int, classes: int, examples: i
     sums = plan_noisy_sums(
         planned,
         mechanism=dp.mechanism,
-        cohort=_cohort(config),
+        cohort=cohort,
         unit=unit,
         adjacency=ledger.adjacency,
         adversary=ledger.adversary,
@@ -115,9 +118,9 @@ def _cohort(config: Config) -> Cohort:
     dp, clients = config.dp, config.data.clients
     if dp.by_server(config.protocol.protection):
         return Cohort(clients=clients, by_server=True)
-    if dp.unit == "local":
-        return Cohort(clients=clients, colluders=clients - 1)
     dropouts = clients - survivors_needed(clients, config.protocol.dropout)
+    if dp.unit == "local":
+        return Cohort(clients=clients, dropouts=dropouts, colluders=clients - dropouts - 1)
     return Cohort(clients=clients, dropouts=dropouts, colluders=dp.colluders)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -46,7 +47,9 @@ class DpConfig(Section):
         None, gt=0, description="the most that a run may spend; it stops before it spends more"
     )
     delta: float = Field(1e-5, gt=0, lt=1)
-    adjacency: Literal["add_remove", "replace_one"] = "add_remove"
+    adjacency: Literal["add_remove", "replace_one"] | None = Field(
+        None, description="default: replace_one for the unit local, whose sending is no secret; else add_remove"
+    )
     noise: Literal["auto", "server", "distributed"] = Field(
         "auto", description="who adds it; auto: clients where sums hide their messages, else a trusted server"
     )
@@ -69,6 +72,11 @@ class DpConfig(Section):
         return self.unit != "none"
 
     @property
+    def neighbours(self) -> Literal["add_remove", "replace_one"]:
+        """The adjacency, or its default."""
+        return self.adjacency or ("replace_one" if self.unit == "local" else "add_remove")
+
+    @property
     def noise_on_sums(self) -> bool:
         """Whether what leaves clients gets noise; for the unit "example" it is their training that does."""
         return self.unit in ("client", "local")
@@ -89,6 +97,11 @@ class DpConfig(Section):
             )
         if self.noise_multiplier is None and self.epsilon is None:
             raise ValueError("dp.epsilon is missing: give a budget, or dp.noise_multiplier")
+        if self.unit == "local" and self.adjacency == "add_remove":
+            raise ValueError(
+                "dp.adjacency is 'add_remove', but with dp.unit = 'local' the adversary sees that a client sends: what "
+                "is hidden is what it sends, so use 'replace_one'"
+            )
         if self.label_share + self.evaluation_share >= 1:
             raise ValueError("dp.label_share and dp.evaluation_share leave nothing for the dreams: lower one of them")
         return self
@@ -161,7 +174,17 @@ def _check_noisy_sums(config: Config) -> None:
             "protocol.bits is set for a sum with noise: there the noise decides how fine values are; leave it out"
         )
     sums = make_protocol(protection)
+    if not sums.carries_noise:
+        raise ValueError(
+            f"protocol.protection is {protection!r}, whose sums are approximate: the privacy of integer noise rests on "
+            "exact ones; use 'masked' or 'bfv'"
+        )
     if dp.by_server(protection):
+        if sums.has_authority:
+            raise ValueError(
+                f"dp.noise is 'server', but under {protection!r} the key authority opens sums before the server adds "
+                "anything: use 'distributed'"
+            )
         if dp.unit == "local":
             raise ValueError("dp.noise is 'server', but dp.unit = 'local' is noise that every client adds by itself")
         if sums.opened_by == "clients":
@@ -170,19 +193,26 @@ def _check_noisy_sums(config: Config) -> None:
                 "anything to them unseen: use 'distributed'"
             )
         return
-    if not sums.carries_noise:
-        raise ValueError(
-            f"protocol.protection is {protection!r}, whose sums are approximate: the privacy of integer noise rests on "
-            "exact ones; use 'masked' or 'bfv'"
-        )
     if dp.unit == "client":
         if protection == "plain":
             raise ValueError(
                 "dp.noise is 'distributed', but a 'plain' sum shows each message with its own small share of noise: "
                 "protect it ('masked', 'bfv'), let a trusted server add the noise, or use dp.unit = 'local'"
             )
-        if sums.opened_by == "clients" and not dp.colluders:
-            raise ValueError(
-                f"dp.colluders is 0, but under {protection!r} clients see the sums and each knows its own share of the "
-                "noise: use at least 1"
-            )
+        _check_colluders(config)
+
+
+def _check_colluders(config: Config) -> None:
+    colluders, protocol = config.dp.colluders, config.protocol
+    if not colluders:
+        raise ValueError(
+            "dp.colluders is 0, but clients see what sums are made into, and each knows its own share of the noise: "
+            "use at least 1"
+        )
+    withstood = math.floor(protocol.corruption * config.data.clients + 1e-9)
+    if protocol.protection == "masked" and colluders > withstood:
+        raise ValueError(
+            f"dp.colluders is {colluders}, but masks are made to withstand {withstood} of {config.data.clients} "
+            f"(protocol.corruption is {protocol.corruption:g}), and more could open single messages: raise "
+            "protocol.corruption, or lower dp.colluders"
+        )

@@ -47,7 +47,7 @@ def plan_training_noise(config: Config) -> TrainingNoise:
         PrivacyError: the budget is too small for the number of steps.
     """
     dp, training = config.dp, config.dp.training
-    adjacency = Adjacency(dp.adjacency)
+    adjacency = Adjacency(dp.neighbours)
     share = training.moment_share if config.dreaming.features else 0.0
     if dp.noise_multiplier is not None:
         mu = training.sample_rate * math.sqrt(training.steps * math.expm1(dp.noise_multiplier**-2))

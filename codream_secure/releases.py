@@ -167,10 +167,15 @@ class NoisyReleases(Releases):
     def contribution(self, vector: Vector, stream: str, *, bound: float | None) -> Vector:
         """The vector in ring units: of norm D where it had the bound's. What is longer, the encoding shortens.
 
+        A vector that is not finite counts as zero.
+
         Raises:
             PrivacyError: nothing is planned for the stream, or no bound is given.
         """
         limit = self._checked(stream, bound)
+        if not np.isfinite(vector).all():
+            # An error, or this client's absence, would tell what its data did; a zero vector is as good as absent.
+            return np.zeros(len(vector))
         doubled = vector.astype(np.float64)
         length = float(np.linalg.norm(doubled)) if stream in self._normalise else limit
         if not length:

@@ -35,6 +35,11 @@ EXAMPLE = ("dp.unit=example", "dp.epsilon=3", "dreaming.moments=channel")
         ((*CLIENT, "protocol.protection=ckks-authority"), "rests on exact ones"),
         ((*CLIENT, "protocol.protection=bfv", "dp.noise=server"), "clients open the sums"),
         ((*CLIENT, "protocol.protection=bfv", "dp.colluders=0"), "each knows its own share"),
+        ((*CLIENT, "protocol.protection=masked", "dp.colluders=0"), "each knows its own share"),
+        ((*CLIENT, "protocol.protection=masked", "dp.colluders=2"), "made to withstand 1 of 4"),
+        ((*CLIENT, "protocol.protection=bfv-authority", "dp.noise=server"), "authority opens sums before"),
+        ((*CLIENT, "protocol.protection=ckks-authority", "dp.noise=server"), "rests on exact ones"),
+        (("dp.unit=local", *CLIENT[1:], "dp.adjacency=add_remove"), "sees that a client sends"),
         ((*CLIENT, "dp.noise=distributed"), "shows each message with its own small share"),
         (("dp.unit=local", *CLIENT[1:], "dp.noise=server"), "every client adds by itself"),
         ((*EXAMPLE, "dp.evaluation_share=0.1"), "no accountant composes"),
@@ -56,7 +61,7 @@ def test_a_delta_that_would_let_one_unit_be_published_is_refused(unit: str) -> N
 
 
 def test_dropouts_and_colluders_that_leave_nobody_honest_are_refused() -> None:
-    config = make_config({}, [*CLIENT, "protocol.protection=masked", "protocol.dropout=0.5", "dp.colluders=2"])
+    config = make_config({}, [*CLIENT, "protocol.protection=bfv", "protocol.dropout=0.5", "dp.colluders=2"])
     with pytest.raises(TermsError, match="nobody's noise is sure to be there"):
         make_releases(config, coordinates=64, classes=10, examples=200)
 

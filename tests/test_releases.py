@@ -14,7 +14,7 @@ from codream_secure.channel import Channel
 from codream_secure.config import Config, make_config
 from codream_secure.errors import BudgetExceededError, PrivacyError
 from codream_secure.faults import FaultRates, FaultyNetwork
-from codream_secure.privacy import Adversary
+from codream_secure.privacy import Adjacency, Adversary
 from codream_secure.releases import NoisyReleases, OpenReleases
 from codream_secure.streams import make_terms
 from protocols import make_protocol
@@ -194,3 +194,26 @@ def test_noise_has_no_seed() -> None:
         link.begin_round(1)
         found.append(link.mean(updates(), phase="dream_updates", bound=1.0)[0])
     assert not torch.equal(*found)
+
+
+def test_what_is_not_finite_counts_as_zero_and_names_nobody() -> None:
+    """An error that names a client, or its absence, would be one more release."""
+    link = channel(settings("protocol.protection=masked"))
+    sent = updates()
+    sent[2][0][0, 0] = float("nan")
+    sent[3][0][0, 0] = float("inf")
+    link.begin_round(1)
+    (mean,) = link.mean(sent, phase="dream_updates", bound=1.0)
+    assert mean.isfinite().all()
+    assert not noisy(link).contribution(np.array([1.0, np.nan], np.float32), "dream_updates", bound=1.0).any()
+
+
+def test_statements_say_how_many_clients_may_work_with_the_adversary() -> None:
+    masked, plain = (noisy(channel(settings(f"protocol.protection={name}"))).ledger for name in ("masked", "plain"))
+    assert "with up to 1 of the other clients" in str(masked.statement())
+    assert "other clients" not in str(plain.statement())
+
+
+def test_a_local_unit_is_replaced_for_its_sending_is_no_secret() -> None:
+    ledger = noisy(channel(settings("dp.unit=local", "protocol.dropout=0.3"))).ledger
+    assert ledger.adjacency is Adjacency.REPLACE_ONE

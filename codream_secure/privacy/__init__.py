@@ -11,8 +11,9 @@ Describe each release as an event, record it in a :class:`PrivacyLedger` before 
 ... )
 >>> ledger.record(GaussianRelease("dream updates", 20, count=200))
 >>> print(ledger.statement())  # doctest: +NORMALIZE_WHITESPACE
-epsilon = 2.943 at delta = 1e-05 for the unit client under add_remove (one client added or removed), against a
-server that sees the sums with their noise and who takes part; it covers dream updates (accountant: closed form).
+epsilon = 2.943 at delta = 1e-05 for the unit client under add_remove (one client added or removed; absent, it
+contributes zero), against a server that sees the sums with their noise and who takes part; it covers dream updates
+(accountant: closed form).
 >>> ledger.remaining(GaussianRelease("dream updates", 20))
 6
 """

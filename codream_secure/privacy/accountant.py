@@ -34,11 +34,20 @@ def spent(
     unit: PrivacyUnit,
     adjacency: Adjacency,
     adversary: Adversary,
+    colluders: int = 0,
 ) -> PrivacyStatement:
     """What all these releases together cost at ``delta``.
 
     Releases compose whatever order they came in, and each may depend on what earlier ones showed; their noise and
     number must have been settled beforehand.
+
+    Args:
+        events: what is released.
+        delta: in (0, 1).
+        unit: whose presence is hidden.
+        adjacency: which data sets are neighbours.
+        adversary: against whom.
+        colluders: said in the statement; events already count only the noise of the others.
 
     Raises:
         PrivacyError: a claim does not hold against the adversary, or no accountant covers all events.
@@ -64,6 +73,7 @@ def spent(
         adversary=adversary,
         accountant=accountant,
         releases=tuple(dict.fromkeys(event.name for event in releases)),
+        colluders=colluders,
     )
 
 

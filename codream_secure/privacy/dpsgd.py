@@ -40,6 +40,7 @@ from codream_secure.privacy.validator import check_trainable
 from protocols.keystream import Keystream
 
 NAME = "gradients of local training"
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _CHUNK_VALUES = 2**25
 _LARGEST_CHUNK = 512
 
@@ -172,8 +173,8 @@ class Gradients:
         self.weights = list(trained.values())
         self._model = model
         self._live = {name: weight.detach() for name, weight in trained.items()}
-        # Every image gets dropout of its own.
-        self._each = vmap(grad(self._loss), in_dims=(None, 0, 0), randomness="different")
+        # Nothing random is left in the model: _training switches dropout off.
+        self._each = vmap(grad(self._loss), in_dims=(None, 0, 0), randomness="error")
 
     def _loss(self, weights: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(functional_call(self._model, weights, (image[None],)), label[None])
@@ -271,9 +272,17 @@ def _step(
 
 @contextmanager
 def _training(model: nn.Module) -> Iterator[Gradients]:
-    """The model in train mode; on leaving, modes are restored and nothing of opacus' is left on the weights."""
+    """The model in train mode, but without dropout; on leaving, modes are restored and nothing is left on the weights.
+
+    Masks of dropout are drawn for a whole batch, from torch's generator. With one image more, those of all others would
+    change, and with them the sum by far more than one image's bound, unless the masks are secret and independent.
+    """
     modes = [(module, module.training) for module in model.modules()]
-    gradients = Gradients(model.train())
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _DROPOUTS):
+            module.eval()
+    gradients = Gradients(model)
     try:
         yield gradients
     finally:

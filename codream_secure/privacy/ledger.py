@@ -48,6 +48,8 @@ class PrivacyLedger:
         units: n, how many there are, if that is known. A delta of 1/n or more is refused: it would allow to publish
             one of them in clear.
 
+        colluders: how many clients may work with the adversary; for the statements.
+
     Raises:
         PrivacyError: an argument is out of range.
     """
@@ -60,12 +62,14 @@ class PrivacyLedger:
         adjacency: Adjacency,
         adversary: Adversary,
         units: int | None = None,
+        colluders: int = 0,
     ) -> None:
         self.budget = budget
         self.unit = checks.member("unit", unit, PrivacyUnit)
         self.adjacency = checks.member("adjacency", adjacency, Adjacency)
         self.adversary = checks.member("adversary", adversary, Adversary)
         self.units = None if units is None else checks.whole("units", units)
+        self.colluders = colluders
         self._events: tuple[Release, ...] = ()
         if budget is not None:
             check_delta(budget.delta, units=self.units)
@@ -170,6 +174,23 @@ class PrivacyLedger:
         self._check(events, "the ledger's state")
         self._events = events
 
+    def covers(self, state: Mapping[str, Any]) -> bool:
+        """Whether every release of an earlier state of this ledger is in it, at least as often.
+
+        Raises:
+            PrivacyError: the state is damaged or was kept under other conditions.
+        """
+        earlier = PrivacyLedger(
+            self.budget,
+            self.unit,
+            adjacency=self.adjacency,
+            adversary=self.adversary,
+            units=self.units,
+            colluders=self.colluders,
+        )
+        earlier.load_state_dict(state)
+        return all(any(_as_often(found, event) for found in self._events) for event in earlier.events)
+
     def _conditions(self) -> dict[str, Any]:
         budget = self.budget
         return {
@@ -177,6 +198,7 @@ class PrivacyLedger:
             "adjacency": self.adjacency.value,
             "adversary": self.adversary.value,
             "units": self.units,
+            "colluders": self.colluders,
             "budget": None if budget is None else {"epsilon": budget.epsilon, "delta": budget.delta},
         }
 
@@ -200,7 +222,14 @@ class PrivacyLedger:
         return self.budget is None or self._spent(events, self.budget.delta).epsilon <= self.budget.epsilon
 
     def _spent(self, events: tuple[Release, ...], delta: float) -> PrivacyStatement:
-        return spent(events, delta=delta, unit=self.unit, adjacency=self.adjacency, adversary=self.adversary)
+        return spent(
+            events,
+            delta=delta,
+            unit=self.unit,
+            adjacency=self.adjacency,
+            adversary=self.adversary,
+            colluders=self.colluders,
+        )
 
 
 def check_delta(delta: float, *, units: int | None) -> None:
@@ -224,3 +253,10 @@ def _with(events: tuple[Release, ...], event: Release) -> tuple[Release, ...]:
         if merged is not None:
             return (*events[:index], merged, *events[index + 1 :])
     return (*events, event)
+
+
+def _as_often(event: Release, other: Release) -> bool:
+    """Whether both describe the same release, and the first at least as many of it."""
+    if event.merged(other) is None:
+        return False
+    return event.counter is None or bool(getattr(event, event.counter) >= getattr(other, event.counter))

@@ -75,7 +75,7 @@ class Accountant(Enum):
 
 
 _NEIGHBOURS = {
-    (PrivacyUnit.CLIENT, Adjacency.ADD_REMOVE): "one client added or removed",
+    (PrivacyUnit.CLIENT, Adjacency.ADD_REMOVE): "one client added or removed; absent, it contributes zero",
     (PrivacyUnit.CLIENT, Adjacency.REPLACE_ONE): "one client's data replaced",
     (PrivacyUnit.EXAMPLE, Adjacency.ADD_REMOVE): "one example added or removed",
     (PrivacyUnit.EXAMPLE, Adjacency.REPLACE_ONE): "one example replaced",
@@ -96,6 +96,7 @@ class PrivacyStatement:
         adversary: against whom it holds.
         accountant: how epsilon was computed.
         releases: names of all releases that it covers, each once.
+        colluders: how many clients may work with the adversary, telling their noise or leaving it out.
 
     Raises:
         PrivacyError: an argument is out of range.
@@ -108,6 +109,7 @@ class PrivacyStatement:
     adversary: Adversary
     accountant: Accountant
     releases: tuple[str, ...]
+    colluders: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -117,6 +119,8 @@ class PrivacyStatement:
         if self.epsilon < 0:
             raise PrivacyError(f"epsilon is {self.epsilon}: it cannot be below 0")
         object.__setattr__(self, "delta", checks.probability("delta", self.delta))
+        if self.colluders:
+            checks.whole("colluders", self.colluders)
         if isinstance(self.releases, str):
             raise PrivacyError(f"releases is the text {self.releases!r}: give a sequence of names")
         object.__setattr__(self, "releases", tuple(checks.text("releases", name) for name in self.releases))
@@ -129,9 +133,10 @@ class PrivacyStatement:
         else:
             loss = f"epsilon = {self.epsilon:.4g} at delta = {self.delta:g}"
         covered = ", ".join(self.releases) or "nothing, for nothing was released"
+        with_them = f", with up to {self.colluders} of the other clients" if self.colluders else ""
         return (
             f"{loss} for the unit {self.unit.value} under {self.adjacency.value} "
-            f"({_NEIGHBOURS[self.unit, self.adjacency]}), against a {self.adversary.value}; "
+            f"({_NEIGHBOURS[self.unit, self.adjacency]}), against a {self.adversary.value}{with_them}; "
             f"it covers {covered} (accountant: {self.accountant.value})."
         )
 
@@ -142,6 +147,7 @@ class PrivacyStatement:
             "epsilon": _INFINITE if math.isinf(self.epsilon) else self.epsilon,
             "delta": self.delta,
             "releases": list(self.releases),
+            "colluders": self.colluders,
         }
 
     @classmethod
@@ -151,6 +157,8 @@ class PrivacyStatement:
         Raises:
             PrivacyError: a field is missing, unknown or out of range.
         """
+        if isinstance(content, Mapping) and "colluders" not in content:  # there were none before they could be named
+            content = {**content, "colluders": 0}
         found = dict(checks.fields("a privacy statement", content, (field.name for field in fields(cls))))
         if found["epsilon"] == _INFINITE:
             found["epsilon"] = math.inf

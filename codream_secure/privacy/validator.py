@@ -26,7 +26,9 @@ def check_trainable(model: nn.Module) -> None:
 
     Refused are, wherever they stand and whether or not they are frozen: batch norms of any kind; layers that keep
     running statistics; layers that work in place; layers that have no weights yet; and weights that a hook computes
-    (the older spectral and weight norm). Dropout is fine, and so is a weight that several layers share.
+    (the older spectral and weight norm). Dropout is fine (training switches it off: its masks would come
+    from a generator that is no secret, and one image more would change those of all others), and so is a weight that
+    several layers share.
 
     Args:
         model: nothing of it is changed.

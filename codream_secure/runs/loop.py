@@ -80,7 +80,8 @@ def run(
 ) -> RunResult:
     """Run one method on one configuration.
 
-    A run whose privacy budget does not allow another round ends there, with the results that it has.
+    A run whose privacy budget does not allow another round ends there, with the results that it has; one whose budget
+    does not cover the warm-up has none.
 
     Args:
         config: the run.
@@ -95,6 +96,7 @@ def run(
         ConfigError: the method cannot run this configuration, or ``out`` already holds a run and ``resume`` is off.
         CheckpointError: the checkpoint is damaged or of another configuration.
         NumericalError: training left the finite numbers.
+        BudgetExceededError: the privacy budget does not cover the warm-up.
     """
     kind = find_method(config.method)
     obstacle = kind.obstacle(config)
@@ -117,10 +119,13 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
     federation, config = method.federation, method.config
     state = _State()
     resolved = config.to_toml()
+    account = None
     if checkpoint and checkpoint.exists():
-        _restore(load_checkpoint(checkpoint, config=resolved), method, state)
+        saved = load_checkpoint(checkpoint, config=resolved)
+        account = saved.get("privacy")
+        _restore(saved, method, state)
     if out:
-        privacy.keep_account(federation.channel.releases, out / "privacy.json", resumed=state.round >= 0)
+        privacy.keep_account(federation.channel.releases, out / "privacy.json", saved=account)
         files.write_text(out / "config.toml", resolved)
         if state.round < 0 or not (out / "environment.json").exists():
             # A resumed run keeps the environment that it began in.
@@ -137,6 +142,11 @@ def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Ca
             try:
                 figures = _advance(method, number)
             except BudgetExceededError as error:
+                if state.round < 0:
+                    raise BudgetExceededError(
+                        f"the budget does not cover the warm-up, so there is nothing to keep: {error} (A run that was "
+                        "cut off here has spent what it had: start afresh in another directory.)"
+                    ) from None
                 state.stopped = f"before the end of round {number}: {error}"
                 break
             state.seconds += time.perf_counter() - started
@@ -234,12 +244,14 @@ def _measure(method: Method, state: _State, figures: dict[str, float], *, releas
 
 
 def _snapshot(method: Method, state: _State, resolved: str) -> dict[str, Any]:
+    releases = method.federation.channel.releases
     return {
         "config": resolved,
         "round": state.round,
         "seconds": state.seconds,
         "rows": state.rows,
         "ledger": method.federation.channel.ledger.state_dict(),
+        "privacy": releases.ledger.state_dict() if releases.ledger is not None else None,
         "method": method.state_dict(),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,27 @@ from codream_secure.releases import Releases
 from codream_secure.runs import files
 
 
-def keep_account(releases: Releases, path: Path, *, resumed: bool) -> None:
+def keep_account(releases: Releases, path: Path, *, saved: Mapping[str, Any] | None) -> None:
     """Write every new entry of the ledger to ``path``, before the release that it describes is made.
 
     An account that is there is taken over first: also that of a run which was cut off before its first checkpoint.
 
+    Args:
+        releases: of the run.
+        path: the account's file.
+        saved: the account as a checkpoint has it, from which the run goes on; None where there is none.
+
     Raises:
-        CheckpointError: the run goes on, but its account is gone or damaged.
+        CheckpointError: the run goes on, but its account is gone, damaged, or older than the checkpoint; or nothing is
+            claimed where something was.
         PrivacyError: the account was kept under other conditions.
     """
     if releases.ledger is None:
+        if path.exists():
+            raise CheckpointError(
+                f"account {str(path)!r} is of a run that claims privacy, and this one claims none: "
+                "choose another directory"
+            )
         return
     if path.exists():
         try:
@@ -31,7 +43,12 @@ def keep_account(releases: Releases, path: Path, *, resumed: bool) -> None:
                 "start afresh in another directory"
             ) from None
         releases.ledger.load_state_dict(state)
-    elif resumed:
+        if saved is not None and not releases.ledger.covers(saved):
+            raise CheckpointError(
+                f"account {str(path)!r} lacks releases that the checkpoint knows of: it has been replaced; "
+                "start afresh in another directory"
+            )
+    elif saved is not None:
         raise CheckpointError(
             f"account {str(path)!r} is missing: what the run has released is not known any more; "
             "start afresh in another directory"

@@ -87,7 +87,8 @@ def _cpu_by_phase(ledger: Ledger, clients: int) -> dict[str, tuple[float, float,
 def select_row(rows: Sequence[Row], select: str) -> Row:
     """The row whose test accuracy is reported."""
     if select == "validation":
-        return max(rows, key=lambda row: row["validation_accuracy"])
+        known = [row for row in rows if row["validation_accuracy"] is not None]
+        return max(known, key=lambda row: row["validation_accuracy"]) if known else rows[-1]
     return rows[-1]
 
 

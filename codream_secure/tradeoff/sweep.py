@@ -80,7 +80,7 @@ def sweep(
         "environment": environment,
         "unit": config.dp.unit if claimed else None,
         "delta": config.dp.delta if claimed else None,
-        "adjacency": config.dp.adjacency if claimed else None,
+        "adjacency": config.dp.neighbours if claimed else None,
         "selected_by": config.run.select,
         "seeds": numbers,
         "epsilons": ["infinite" if math.isinf(budget) else budget for budget in budgets],

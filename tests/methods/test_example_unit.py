@@ -63,7 +63,9 @@ def test_a_run_spends_its_budget_on_training_and_moments_and_the_rest_is_free() 
     assert 0 <= result.rows[0]["dreamer_test_accuracy"] <= 1
 
 
-@pytest.mark.parametrize("overrides", [(), ("dp.training.sample_rate=0.5",), ("dreaming.features=0",)])
+@pytest.mark.parametrize(
+    "overrides", [(), ("dp.training.sample_rate=0.5", "dp.training.steps=1"), ("dreaming.features=0",)]
+)
 def test_the_noise_of_training_and_moments_makes_up_the_budget(overrides: tuple[str, ...]) -> None:
     config = settings(*overrides)
     noise = plan_training_noise(config)

@@ -25,7 +25,7 @@ from codream_secure.privacy import (
     SampledGaussianRelease,
     dpsgd,
 )
-from codream_secure.privacy.dpsgd import DpSgd, Gradients, GridOptimizer, train_privately
+from codream_secure.privacy.dpsgd import DpSgd, Gradients, GridOptimizer, _training, train_privately
 from codream_secure.privacy.secure_normal import UNITS
 
 ALARM = 1e-6
@@ -326,3 +326,16 @@ def test_data_that_do_not_fit_and_weights_that_explode_are_told() -> None:
         train_privately(net(), images[:0], labels[:0], settings=settings(), record=nothing)
     with pytest.raises(NumericalError, match="lower the learning rate"):
         train_privately(net(), images, labels, settings=settings(noise_multiplier=1e4, lr=1e38), record=nothing)
+
+
+def test_dropout_is_off_for_its_masks_would_tie_images_together() -> None:
+    """With a known seed of torch, and one image less, no other image's gradient may change."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 10))
+    images, labels = torch.randn(6, 1, 8, 8), torch.arange(6)
+    with _training(model) as gradients:
+        torch.manual_seed(0)
+        whole = gradients.of(images, labels)
+        torch.manual_seed(0)
+        less = gradients.of(images[1:], labels[1:])
+    assert all(torch.allclose(a[1:], b) for a, b in zip(whole, less, strict=True))
+    assert all(module.training for module in model.modules())

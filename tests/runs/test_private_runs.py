@@ -13,7 +13,7 @@ import torch
 from codream_secure.accounting import sums_in_round, sums_in_run
 from codream_secure.channel import Channel
 from codream_secure.config import Config, make_config
-from codream_secure.errors import CheckpointError, PrivacyError
+from codream_secure.errors import BudgetExceededError, CheckpointError, PrivacyError
 from codream_secure.privacy import PrivacyStatement
 from codream_secure.runs import run
 from protocols import SumResult
@@ -216,3 +216,62 @@ def test_nothing_changes_where_nothing_is_claimed(tmp_path: Path) -> None:
     assert result.summary["privacy"] is None
     assert not (tmp_path / "privacy.json").exists()
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["config"] == config.to_toml()
+
+
+def test_an_account_older_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    config = settings("dp.noise_multiplier=5")
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["round"] == 1:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        run(config, out=tmp_path, on_round=stop)
+    account = tmp_path / "privacy.json"
+    state = json.loads(account.read_text())
+    state["events"][0]["count"] -= 1
+    account.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="lacks releases that the checkpoint knows of"):
+        run(config, out=tmp_path, resume=True)
+
+
+def test_nothing_is_claimed_beside_an_account(tmp_path: Path) -> None:
+    (tmp_path / "privacy.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="this one claims none"):
+        run(make_config({}, [*SMALL, "run.rounds=0"]), out=tmp_path)
+
+
+def test_an_accuracy_that_may_not_be_released_chooses_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the budget ends at an evaluation, the exact accuracy does not stand in for the noisy one."""
+    from codream_secure.releases import NoisyReleases
+
+    once, seen = NoisyReleases.before_sum, 0
+
+    def expensive(self: NoisyReleases, stream: str, *, values: int) -> None:
+        nonlocal seen
+        seen += stream == "evaluation"
+        for _ in range(100 if seen == 3 else 1):
+            once(self, stream, values=values)
+
+    monkeypatch.setattr(NoisyReleases, "before_sum", expensive)
+    result = run(settings("dp.evaluation_share=0.5", "run.select=validation"))
+    assert "at the evaluation of round 2" in result.summary["privacy"]["stopped"]
+    assert result.rows[-1]["validation_accuracy"] is None
+    assert result.summary["round"] in (0, 1)
+
+
+def test_a_budget_that_does_not_cover_the_warm_up_leaves_nothing() -> None:
+    config = make_config(
+        {},
+        [
+            *SMALL,
+            "dp.unit=example",
+            "dp.delta=1e-3",
+            "dp.epsilon=1",
+            "dp.noise_multiplier=0.5",
+            "dreaming.moments=channel",
+            "model.clients=small_cnn_gn",
+        ],
+    )
+    with pytest.raises(BudgetExceededError, match="does not cover the warm-up"):
+        run(config)
