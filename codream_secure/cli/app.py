@@ -161,7 +161,15 @@ def _compare(config: Config, *, methods: str | None, seeds: int, out: Path | Non
     names = list(dict.fromkeys(name.strip() for name in methods.split(","))) if methods else list(DEFAULT_METHODS)
     possible = sum(find_method(name).obstacle(config) is None for name in names)
     with Watch(runs=possible * seeds, rounds=config.run.rounds) as watch:
-        found = compare(config, methods=names, seeds=seeds, out=out, observe=watch.observe, on_run=watch.start_run)
+        found = compare(
+            config,
+            methods=names,
+            seeds=seeds,
+            out=out,
+            observe=watch.observe,
+            on_run=watch.start_run,
+            on_privacy=announce,
+        )
     if as_json:
         _print_json(found)
     else:

@@ -15,6 +15,7 @@ from codream_secure.config import Config
 from codream_secure.data import load_source
 from codream_secure.federation import Observer, resolve_device
 from codream_secure.methods import find_method
+from codream_secure.releases import Releases
 from codream_secure.runs import files
 from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.loop import RunResult, run
@@ -32,6 +33,7 @@ def compare(
     out: Path | None = None,
     observe: Observer | None = None,
     on_run: Callable[[str, int, int, int], None] | None = None,
+    on_privacy: Callable[[Releases], None] | None = None,
 ) -> dict[str, Any]:
     """Run every method on every seed and summarise.
 
@@ -42,6 +44,7 @@ def compare(
         out: the comparison directory, or None.
         observe: told (phase, done, total) within each run.
         on_run: told (method, seed, runs done, runs in all) before each run.
+        on_privacy: told, before each method's first run, how values will leave clients, where privacy is claimed.
 
     Returns:
         ``config`` (as TOML), ``environment``, ``seeds``, ``selected_by``, ``target`` (validation accuracy, or null) and
@@ -67,7 +70,8 @@ def compare(
                 on_run(name, seed, sum(map(len, results.values())), total)
             one = config.model_copy(update={"method": name, "run": config.run.model_copy(update={"seed": seed})})
             place = out / name / f"seed_{seed}" if out else None
-            results[name].append(run(one, out=place, resume=True, source=source, observe=observe))
+            announce = None if offset else on_privacy
+            results[name].append(run(one, out=place, resume=True, source=source, observe=observe, on_privacy=announce))
     target = config.run.target_accuracy or _gap_target(results)
     comparison = {
         # Where the data lie on this machine is no part of the result.

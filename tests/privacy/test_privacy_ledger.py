@@ -202,3 +202,33 @@ def test_what_is_no_release_is_refused() -> None:
 def test_a_budget_that_is_none_is_refused(epsilon: Any, delta: float) -> None:
     with pytest.raises(PrivacyError, match="epsilon is|delta is"):
         Budget(epsilon, delta)
+
+
+def test_a_ledger_covers_its_own_past_and_no_other() -> None:
+    def ledger() -> PrivacyLedger:
+        return PrivacyLedger(
+            Budget(8, 1e-5), PrivacyUnit.CLIENT, adjacency=Adjacency.ADD_REMOVE, adversary=Adversary.SUM_SERVER
+        )
+
+    earlier, later = ledger(), ledger()
+    assert later.covers(earlier.state_dict())
+    earlier.record(GaussianRelease("updates", 20.0, count=3))
+    assert not later.covers(earlier.state_dict())
+    later.record(GaussianRelease("updates", 20.0, count=2))
+    assert not later.covers(earlier.state_dict())
+    later.record(GaussianRelease("updates", 20.0, count=2))
+    assert later.covers(earlier.state_dict())
+    earlier.record(GaussianRelease("updates", 21.0))
+    assert not later.covers(earlier.state_dict())
+
+
+def test_what_is_allowed_is_what_could_be_recorded() -> None:
+    ledger = PrivacyLedger(
+        Budget(3, 1e-5), PrivacyUnit.CLIENT, adjacency=Adjacency.ADD_REMOVE, adversary=Adversary.SUM_SERVER
+    )
+    ledger.record(GaussianRelease("updates", 20.0, count=200))
+    most = ledger.remaining(GaussianRelease("updates", 20.0))
+    assert most is not None
+    assert ledger.allows([GaussianRelease("updates", 20.0, count=most)])
+    assert not ledger.allows([GaussianRelease("updates", 20.0, count=most), GaussianRelease("labels", 20.0)])
+    assert ledger.remaining(GaussianRelease("updates", 20.0)) == most
