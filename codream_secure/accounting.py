@@ -60,14 +60,14 @@ def make_releases(config: Config, *, coordinates: int, classes: int, examples: i
     dp = config.dp
     if not dp.on:
         return OpenReleases()
-    unit, cohort = PrivacyUnit(dp.unit), _cohort(config)
+    unit, cohort, adversary = PrivacyUnit(dp.unit), _cohort(config), _adversary(config)
     ledger = PrivacyLedger(
         None if dp.epsilon is None else Budget(dp.epsilon, dp.delta),
         unit,
         adjacency=Adjacency(dp.neighbours),
-        adversary=_adversary(config),
+        adversary=adversary,
         units=examples if unit is PrivacyUnit.EXAMPLE else config.data.clients,
-        colluders=cohort.colluders if unit is PrivacyUnit.CLIENT else 0,
+        colluders=_with_adversary(adversary, cohort) if unit is PrivacyUnit.CLIENT else 0,
     )
     check_delta(dp.delta, units=ledger.units)
     if unit is PrivacyUnit.EXAMPLE:
@@ -133,6 +133,11 @@ def _adversary(config: Config) -> Adversary:
     if make_protocol(protection).opened_by == "clients":
         return Adversary.SUM_CLIENT
     return Adversary.SUM_SERVER
+
+
+def _with_adversary(adversary: Adversary, cohort: Cohort) -> int:
+    """How many other clients may work with it: a client that opens sums is one of the colluders itself."""
+    return cohort.colluders - (adversary is Adversary.SUM_CLIENT)
 
 
 def _signal(planned: list[PlannedSums], sums: NoisySums, unit: PrivacyUnit) -> Signal | None:

@@ -212,6 +212,12 @@ def test_statements_say_how_many_clients_may_work_with_the_adversary() -> None:
     masked, plain = (noisy(channel(settings(f"protocol.protection={name}"))).ledger for name in ("masked", "plain"))
     assert "with up to 1 of the other clients" in str(masked.statement())
     assert "other clients" not in str(plain.statement())
+    # A client that opens sums is itself the one whose noise is not counted.
+    alone, helped = (
+        noisy(channel(settings("protocol.protection=bfv", f"dp.colluders={count}"))).ledger for count in (1, 2)
+    )
+    assert "other clients" not in str(alone.statement())
+    assert "with up to 1 of the other clients" in str(helped.statement())
 
 
 def test_a_local_unit_is_replaced_for_its_sending_is_no_secret() -> None:
