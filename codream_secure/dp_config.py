@@ -18,7 +18,7 @@ def _known_bounding(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(("adaptive", "quantile")):
         raise ValueError(
             "a bound that adapts to the contributions is one more release a step, which nothing here accounts for, and "
-            "the optimiser of the dreams cancels the scale anyway: use 'normalise', or 'clip' with a fixed dp.clip"
+            "Adam on the dreams cancels the scale anyway: use 'normalise', or 'clip' with a fixed dp.clip"
         )
     return value
 

@@ -5,9 +5,8 @@ added up, Gaussian noise of standard deviation z C is added, and the sum is divi
 q N. So the number of images that took part is never used; N itself is taken as public.
 
 The gradients of single images are those of ``torch.func``: the model runs on each image alone, so that no layer can mix
-images, and the model carries no hooks that dreaming on it would trip over. On a CPU that is also faster than opacus'
-hooks on most models here (by 1.2 on ``small_cnn_gn``, 1.7 on ``mlp``, 5 on ``mobilenet_v2_gn``; 0.7 on
-``resnet18_gn``). Opacus' optimiser divides and updates; what carries the privacy is not left to it. Coins and noise
+images, and the model carries no hooks that dreaming on it would trip over.
+Opacus' optimiser divides and updates; what carries the privacy is not left to it. Coins and noise
 come from the operating system, and sums and noise are whole multiples of a public unit
 (:mod:`codream_secure.privacy.secure_normal` says why, and what approximation remains). Opacus' ``secure_mode`` would
 need a package that cannot be installed, and without it noise and samples come from torch's seeded generators.

@@ -205,12 +205,7 @@ def test_a_budget_that_is_none_is_refused(epsilon: Any, delta: float) -> None:
 
 
 def test_a_ledger_covers_its_own_past_and_no_other() -> None:
-    def ledger() -> PrivacyLedger:
-        return PrivacyLedger(
-            Budget(8, 1e-5), PrivacyUnit.CLIENT, adjacency=Adjacency.ADD_REMOVE, adversary=Adversary.SUM_SERVER
-        )
-
-    earlier, later = ledger(), ledger()
+    earlier, later = ledger(8), ledger(8)
     assert later.covers(earlier.state_dict())
     earlier.record(GaussianRelease("updates", 20.0, count=3))
     assert not later.covers(earlier.state_dict())
@@ -223,12 +218,10 @@ def test_a_ledger_covers_its_own_past_and_no_other() -> None:
 
 
 def test_what_is_allowed_is_what_could_be_recorded() -> None:
-    ledger = PrivacyLedger(
-        Budget(3, 1e-5), PrivacyUnit.CLIENT, adjacency=Adjacency.ADD_REMOVE, adversary=Adversary.SUM_SERVER
-    )
-    ledger.record(GaussianRelease("updates", 20.0, count=200))
-    most = ledger.remaining(GaussianRelease("updates", 20.0))
+    held = ledger(3)
+    held.record(GaussianRelease("updates", 20.0, count=200))
+    most = held.remaining(GaussianRelease("updates", 20.0))
     assert most is not None
-    assert ledger.allows([GaussianRelease("updates", 20.0, count=most)])
-    assert not ledger.allows([GaussianRelease("updates", 20.0, count=most), GaussianRelease("labels", 20.0)])
-    assert ledger.remaining(GaussianRelease("updates", 20.0)) == most
+    assert held.allows([GaussianRelease("updates", 20.0, count=most)])
+    assert not held.allows([GaussianRelease("updates", 20.0, count=most), GaussianRelease("labels", 20.0)])
+    assert held.remaining(GaussianRelease("updates", 20.0)) == most
