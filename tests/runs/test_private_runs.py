@@ -80,6 +80,7 @@ def test_planned_sums_are_those_that_are_taken(overrides: tuple[str, ...], monke
         ("protocol.protection=masked",),
         ("protocol.protection=masked", "dp.mechanism=skellam", "dp.evaluation_share=0.2"),
         ("dp.unit=local",),
+        ("dp.unit=local", "protocol.dropout=0.3"),
         ("dreaming.steps=0",),
     ],
 )
