@@ -33,6 +33,9 @@ class DataConfig(Section):
     alpha: float | None = Field(None, gt=0, description="Dirichlet concentration")
     classes_per_client: int | None = Field(None, ge=1)
     validation_samples: int = Field(200, ge=0, description="held out of the training data, before it is partitioned")
+    test_samples: int | None = Field(
+        None, ge=1, description="random ones of the test images, where testing many clients on all takes too long"
+    )
 
     @model_validator(mode="after")
     def _scheme_has_its_parameter(self) -> DataConfig:

@@ -76,7 +76,7 @@ class Federation:
         Raises:
             DataError: data are missing, broken, or too few for the partition.
             ModelError: an architecture is unknown or cannot take the images.
-            ConfigError: the device is not there, or faults would leave clients behind.
+            ConfigError: the device is not there, faults would leave clients behind, or test images are too few.
         """
         data = config.data
         sums = make_protocol(config.protocol.protection)
@@ -121,7 +121,7 @@ class Federation:
                 releases=releases,
             ),
             validation=ready(source.train.subset(held_out)),
-            test=ready(source.test),
+            test=ready(_tested(source.test, config)),
             source=source,
             class_table=parts.class_table(source.train.labels, source.num_classes),
             device=device,
@@ -192,6 +192,19 @@ class Federation:
             )
             validation = mean.item()
         return validation, test
+
+
+def _tested(images: ImageSet, config: Config) -> ImageSet:
+    """The test images, or as many random ones as the configuration says."""
+    wanted = config.data.test_samples
+    if wanted is None:
+        return images
+    if wanted >= len(images.labels):
+        raise ConfigError(
+            f"data.test_samples is {wanted}, but there are {len(images.labels)} test images: leave it out to test on all"
+        )
+    _, chosen = hold_out(images.labels, wanted, seed=derive_seed(config.run.seed, "test"))
+    return images.subset(chosen)
 
 
 def resolve_device(name: str) -> torch.device:
