@@ -201,7 +201,7 @@ def _tested(images: ImageSet, config: Config) -> ImageSet:
         return images
     if wanted >= len(images.labels):
         raise ConfigError(
-            f"data.test_samples is {wanted}, but there are {len(images.labels)} test images: leave it out to test on all"
+            f"data.test_samples is {wanted}, but there are {len(images.labels)} test images: leave it out for all"
         )
     _, chosen = hold_out(images.labels, wanted, seed=derive_seed(config.run.seed, "test"))
     return images.subset(chosen)
