@@ -24,6 +24,7 @@ import torch
 from codream_secure.errors import PrivacyError
 from codream_secure.faults import FaultyNetwork
 from codream_secure.ledger import Ledger
+from codream_secure.recording import Recorder, Silent
 from codream_secure.releases import OpenReleases, Releases
 from protocols import (
     ContributionError,
@@ -81,7 +82,15 @@ class Channel:
         self.ledger = Ledger()
         self._terms = terms
         self._network = network
-        self._simulation = Simulation(protocol, range(clients), terms=terms, network=network)
+        self.recorder: Recorder = Silent()
+        """Told all that passes; see :mod:`codream_secure.recording`."""
+        self._simulation = Simulation(
+            protocol,
+            range(clients),
+            terms=terms,
+            network=network,
+            tap=lambda envelope: self.recorder.delivered(envelope),
+        )
         self._round = 0
         self._sums = 0
         self._shown = hashlib.sha256()
@@ -98,6 +107,7 @@ class Channel:
         """Everything from here on belongs to this round; the next sum sets it up."""
         self._simulation.close()
         self._round, self._sums = number, 0
+        self.recorder.began(number)
 
     def broadcast(self, tensors: Tensors, *, phase: str) -> list[torch.Tensor]:
         """Hand the server's tensors to every client.
@@ -107,6 +117,7 @@ class Channel:
         """
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         _update(self._shown, tensors)
+        self.recorder.shown(phase, tensors)
         for client in range(self.clients):
             self.ledger.add_down(client, phase, size)
         return [tensor.detach().clone() for tensor in tensors]
@@ -123,6 +134,7 @@ class Channel:
         if not self.opened_by_clients:
             return self.broadcast(tensors, phase=phase)
         _update(self._opened, tensors)
+        self.recorder.held(phase, tensors)
         return [tensor.detach().clone() for tensor in tensors]
 
     def sum(self, contributions: Mapping[int, Tensors], *, phase: str) -> Summed:
@@ -143,6 +155,7 @@ class Channel:
         if not isinstance(self.releases, OpenReleases):
             raise PrivacyError(f"a sum of {phase!r} would leave without an account: take a mean with a bound")
         result = self._sum(contributions, phase, None)
+        self.recorder.opened(result, result.total)
         return Summed(_shaped(result.total, next(iter(contributions.values()))), result.contributors)
 
     def mean(
@@ -172,7 +185,9 @@ class Channel:
             PrivacyError: nothing accounts for such a release.
         """
         result = self._sum(contributions, phase, weights, bound=bound)
-        return _shaped(self.releases.mean(result, phase, bound=bound), next(iter(contributions.values())))
+        mean = self.releases.mean(result, phase, bound=bound)
+        self.recorder.opened(result, mean)
+        return _shaped(mean, next(iter(contributions.values())))
 
     def mean_at_clients(
         self,
@@ -195,11 +210,12 @@ class Channel:
             ProtocolError: as for :meth:`sum`.
         """
         like = next(iter(contributions.values()))
-        self._sum(contributions, phase, None, held=held, bound=bound)
+        opened = self._sum(contributions, phase, None, held=held, bound=bound)
         results = self._simulation.results()
         missing = sorted(set(range(self.clients)) - results.keys())
         if missing:
             raise ReplicaError(f"clients {missing} could not open a sum of {phase!r}: they cannot follow the others")
+        self.recorder.opened(opened, self.releases.mean(opened, phase, bound=bound))
         return {
             client: _shaped(self.releases.mean(result, phase, bound=bound), like)
             for client, result in sorted(results.items())
@@ -229,6 +245,9 @@ class Channel:
             # Whoever asks again gets fresh noise on the same values: that is one more release, opened or not.
             self.releases.before_sum(phase, values=values)
             try:
+                self.recorder.asked(phase, values)
+                for client, vector in vectors.items():
+                    self.recorder.entered(client, vector)
                 if not self._simulation.steps_left:
                     self._simulation.open()
                 result = self._simulation.sum(

@@ -92,6 +92,7 @@ class Simulation:
         members: distinct numbers in ascending order.
         terms: the same for all.
         network: what happens to messages.
+        tap: shown every message that reaches its recipient, as it is handed over.
 
     Attributes:
         costs: bytes and CPU seconds of everything so far.
@@ -103,8 +104,15 @@ class Simulation:
     """
 
     def __init__(
-        self, protocol: SumProtocol, members: Sequence[int], *, terms: Terms, network: Network | None = None
+        self,
+        protocol: SumProtocol,
+        members: Sequence[int],
+        *,
+        terms: Terms,
+        network: Network | None = None,
+        tap: Callable[[Envelope], None] | None = None,
     ) -> None:
+        self._tap = tap or (lambda envelope: None)
         self._protocol = protocol
         self._members = check_cohort(members)
         self._terms = terms
@@ -303,6 +311,7 @@ class Simulation:
         answers = []
         for envelope in self.network.carry(sent, phase=self.server.phase):
             self.costs.moved(SERVER, envelope.recipient, phase, len(envelope.message))
+            self._tap(envelope)
             try:
                 with self.costs.timed(envelope.recipient, phase):
                     answer = self.machine(envelope.recipient).receive(envelope.message)
@@ -325,6 +334,7 @@ class Simulation:
         assert self.server is not None
         for envelope in self.network.carry(answers, phase=self.server.phase):
             self.costs.moved(envelope.sender, SERVER, phase, len(envelope.message))
+            self._tap(envelope)
             try:
                 with self.costs.timed(SERVER, phase):
                     self.server.receive(envelope.sender, envelope.message)
