@@ -13,9 +13,10 @@ may be fewer numbers than pixels (``dreaming.space``).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -26,7 +27,9 @@ from codream_secure.config import Config
 from codream_secure.dreamers import Dreamers
 from codream_secure.dreaming import Coefficients, DreamBuffer, DreamObjective, frozen, labels, losses, make_space
 from codream_secure.dreaming.mixing import cutmix
+from codream_secure.dreaming.spaces import DreamSpace
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
+from codream_secure.errors import ConfigError
 from codream_secure.federation import Federation, optimization
 from codream_secure.methods.base import Method
 from codream_secure.methods.fedavg import averaged_tensors, write_tensors
@@ -120,30 +123,7 @@ class CoDream(Method):
             if dreaming.label_midway and step == dreaming.steps // 2:
                 self._store(points)
 
-        with ExitStack() as stack:
-            objectives = {
-                client.number: stack.enter_context(
-                    DreamObjective(
-                        self._dreaming_models[client.number],
-                        client.images,
-                        coefficients=Coefficients(
-                            entropy=dreaming.entropy,
-                            features=dreaming.features,
-                            classes=dreaming.classes,
-                            tv=dreaming.tv,
-                            l2=dreaming.l2,
-                            jsd=dreaming.adaptive_weight if adaptive == "jsd" else 0.0,
-                        ),
-                        feature_layers=self.config.model.feature_layers.get(client.architecture),
-                        moments=dreaming.moments,
-                        targets=self._dreamers.moments[client.number] if self._dreamers else None,
-                        student=student_at_clients,
-                        classes=self._classes,
-                        autocast=torch.bfloat16 if self.config.run.precision == "bfloat16" else None,
-                    )
-                )
-                for client in federation.clients
-            }
+        with self._objectives(student_at_clients) as objectives:
             if dreaming.collaborative:
                 points = dream_together(
                     start,
@@ -158,6 +138,67 @@ class CoDream(Method):
                 points = dream_alone(start, objectives, federation.channel, schedule=self._schedule, space=self._space)
         self._dreams = self._space.images(points)
         self._store(points)
+
+    @contextmanager
+    def _objectives(self, student: nn.Module | None = None) -> Iterator[dict[int, DreamObjective]]:
+        """Client number to its dreaming loss, open; with a student, it also teaches that one (JSD)."""
+        dreaming = self.config.dreaming
+        with ExitStack() as stack:
+            yield {
+                client.number: stack.enter_context(
+                    DreamObjective(
+                        self._dreaming_models[client.number],
+                        client.images,
+                        coefficients=Coefficients(
+                            entropy=dreaming.entropy,
+                            features=dreaming.features,
+                            classes=dreaming.classes,
+                            tv=dreaming.tv,
+                            l2=dreaming.l2,
+                            jsd=dreaming.adaptive_weight if student is not None else 0.0,
+                        ),
+                        feature_layers=self.config.model.feature_layers.get(client.architecture),
+                        moments=dreaming.moments,
+                        targets=self._dreamers.moments[client.number] if self._dreamers else None,
+                        student=student,
+                        classes=self._classes,
+                        autocast=torch.bfloat16 if self.config.run.precision == "bfloat16" else None,
+                    )
+                )
+                for client in self.federation.clients
+            }
+
+    def answer(self, points: torch.Tensor, *, stream: Literal["dream_updates", "soft_labels"]) -> None:
+        """Let the server name the dreams: clients answer as they would in a step of dreaming, or in labelling.
+
+        They cannot tell such dreams from others. What they send passes the channel, with its protection and its
+        account, and nothing else happens.
+
+        Args:
+            points: (n, *space.shape) float32, with n = ``dreaming.images``.
+            stream: what clients are asked for.
+
+        Raises:
+            ConfigError: clients of this configuration are never asked for that.
+            BudgetExceededError: the privacy budget does not allow it.
+        """
+        dreaming, channel = self.config.dreaming, self.federation.channel
+        if stream == "dream_updates":
+            if not dreaming.collaborative or not dreaming.steps:
+                raise ConfigError("clients send no dream updates: dreaming.steps is 0, or dreaming.collaborative false")
+            with self._objectives() as objectives:
+                one_step = replace(self._schedule, steps=1)
+                dream_together(points, objectives, channel, schedule=one_step, space=self._space)
+            return
+        if dreaming.labels == "classes":
+            raise ConfigError("clients send no labels: dreaming.labels is 'classes'")
+        (received,) = channel.broadcast([points], phase="dreams")
+        self._label(self._space.images(received))
+
+    @property
+    def space(self) -> DreamSpace:
+        """Where the dreams that clients optimise jointly lie."""
+        return self._space
 
     def _broadcast_student(self) -> nn.Module:
         """The clients' copy of the student; its way down is counted."""
