@@ -1,0 +1,140 @@
+"""Where federations under audit are run and recorded. It knows everything, and hands out transcripts only.
+
+Protection does not change what is learnt: sums under ``masked`` and ``bfv`` are those under ``plain`` to the last bit,
+those under ``ckks`` up to its rounding. So a round is run once and recorded, and what its clients put into each sum is
+put once more through the real machines of each other protocol (:func:`replayed`), which gives the very bytes that
+would have passed. What an active server asks (:func:`asked`) goes through those machines in the first place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from attacks.public import Query, nearest_points
+from attacks.transcript import Shown, Sum, Transcript, TranscriptRecorder, public_streams
+from attacks.views import PUBLISHED, NotInViewError
+from codream_secure.channel import Channel
+from codream_secure.errors import ConfigError
+from codream_secure.methods import Method
+from codream_secure.methods.codream import CoDream
+from codream_secure.methods.fedavg import averaged_tensors
+from codream_secure.releases import NoisyReleases
+from codream_secure.streams import make_terms
+from protocols import Simulation, SumProtocol, make_protocol
+
+
+def record_round(method: Method, number: int) -> Transcript:
+    """Run one round of a method for real, under its own protection, and record what passes; then what is published.
+
+    Args:
+        method: as it is after round ``number - 1``; it is one round further afterwards.
+        number: from 1.
+    """
+    channel = method.federation.channel
+    transcript = _empty(method, channel.protocol)
+    recorder = TranscriptRecorder(transcript)
+    channel.recorder = recorder
+    channel.begin_round(number)
+    method.run_round(number)
+    model = method.server_model()
+    if model is not None:
+        recorder.shown(PUBLISHED, averaged_tensors(model))
+    return transcript
+
+
+def replayed(
+    transcript: Transcript, method: Method, protection: str, *, streams: Collection[str] | None = None
+) -> Transcript:
+    """The same round under another protection.
+
+    Args:
+        transcript: of a round without noise, with what every client put into every sum.
+        method: whose round it was; its terms hold.
+        protection: name of the protocol.
+        streams: whose sums are replayed; others are left out. None replays all.
+
+    Raises:
+        ConfigError: the sums have noise or weights, which cannot be replayed.
+    """
+    config, protocol = method.config, make_protocol(protection)
+    if isinstance(method.federation.channel.releases, NoisyReleases):
+        raise ConfigError("noisy sums cannot be replayed under another protection: run the round under it")
+    if config.method == "fedavg" and config.fedavg.weighted:
+        raise ConfigError("fedavg.weighted is true: weighted sums are not replayed, audit the uniform mean")
+    found = _empty(method, protocol)
+    recorder = TranscriptRecorder(found)
+    simulation = Simulation(
+        protocol, range(transcript.clients), terms=make_terms(config), tap=recorder.delivered
+    )
+    first_dreams = next(iter(transcript.shown("dreams")), None)
+    for event in transcript.events:
+        if isinstance(event, Shown):
+            by_server = event.by_server and (protocol.opened_by == "server" or event is first_dreams)
+            if event.phase != PUBLISHED or protocol.opened_by == "server" or config.method == "fedavg":
+                found.events.append(replace(event, by_server=by_server or event.phase == PUBLISHED))
+        elif (streams is None or event.stream in streams) and event.contributors:
+            _put_through(simulation, event, recorder, opened_by_clients=protocol.opened_by == "clients")
+    simulation.close()
+    return found
+
+
+def _put_through(
+    simulation: Simulation, event: Sum, recorder: TranscriptRecorder, *, opened_by_clients: bool
+) -> None:
+    recorder.asked(event.stream, event.values)
+    for client, vector in event.entered.items():
+        recorder.entered(client, vector)
+    if not simulation.steps_left:
+        simulation.open()
+    # Where clients open sums they compare what they hold; here all hold the same.
+    state = dict.fromkeys(simulation.clients, bytes(32)) if opened_by_clients else None
+    result = simulation.sum(event.entered, stream=event.stream, held=state)
+    recorder.opened(result, result.mean())
+
+
+def asked(method: CoDream, queries: Sequence[Query], protection: str) -> Transcript:
+    """What passes when a malicious server names the dreams, under a protection.
+
+    Clients answer through a channel of their own for this, with the method's account where privacy is claimed. After
+    the first query nothing more is asked if the server got nothing out of it.
+
+    Raises:
+        NotInViewError: the server learns nothing from the answers; or clients are never asked for that.
+        BudgetExceededError: the privacy budget does not allow so many answers.
+    """
+    federation = method.federation
+    old = federation.channel
+    protocol = make_protocol(protection)
+    transcript = _empty(method, protocol)
+    noisy = old.releases.sums if isinstance(old.releases, NoisyReleases) else None
+    federation.channel = Channel(
+        protocol, old.clients, terms=make_terms(method.config, noisy), releases=old.releases
+    )
+    federation.channel.recorder = TranscriptRecorder(transcript)
+    federation.channel.begin_round(1)
+    try:
+        for query in queries:
+            try:
+                points = nearest_points(method.space, query.images)
+                method.answer(points, stream=query.stream)  # type: ignore[arg-type]
+            except ConfigError as error:
+                raise NotInViewError(str(error)) from None
+            if protocol.opened_by == "clients":
+                raise NotInViewError(f"a server learns no sum of {query.stream!r} under {protection!r}")
+    finally:
+        federation.channel.begin_round(1)
+        federation.channel = old
+    return transcript
+
+
+def _empty(method: Method, protocol: SumProtocol) -> Transcript:
+    releases = method.federation.channel.releases
+    noisy = releases.sums if isinstance(releases, NoisyReleases) else None
+    return Transcript(
+        protection=protocol.name,
+        opened_by=protocol.opened_by,
+        clients=len(method.federation.clients),
+        streams=public_streams(make_terms(method.config, noisy)),
+        noise_by_server=noisy is not None and noisy.cohort.by_server,
+    )

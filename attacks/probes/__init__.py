@@ -1,0 +1,1 @@
+"""Probes: ways to look at a view and say what it gives away."""

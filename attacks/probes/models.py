@@ -1,0 +1,79 @@
+"""Models that an adversary puts together from a view: from weights that it saw, or by distilling labels that it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from attacks.membership import logit_confidence
+from attacks.probes.base import Signal
+from attacks.public import Public
+from attacks.transcript import Arrays, Vector
+from codream_secure import training
+from codream_secure.client import distil
+from codream_secure.methods.fedavg import averaged_tensors, write_tensors
+from codream_secure.training import Optimization
+
+DISTILLATION = Optimization(optimizer="adam", lr=1e-3, batch_size=64)
+DISTILLATION_EPOCHS = 60
+"""Fixed beforehand: an adversary has no candidate's membership to tune them on."""
+
+
+def from_vector(public: Public, architecture: str, vector: Vector) -> nn.Module:
+    """A model with the weights and statistics of a flat vector, in the order in which clients send them."""
+    model = public.new_model(architecture)
+    tensors = averaged_tensors(model)
+    parts = np.split(vector, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
+    write_tensors(
+        model,
+        [
+            torch.from_numpy(part).to(tensor.dtype).reshape(tensor.shape)
+            for part, tensor in zip(parts, tensors, strict=True)
+        ],
+    )
+    return model
+
+
+def from_arrays(public: Public, architecture: str, arrays: Arrays) -> nn.Module:
+    """The same from arrays in their shapes."""
+    model = public.new_model(architecture)
+    write_tensors(model, [torch.from_numpy(array) for array in arrays])
+    return model
+
+
+def distilled(public: Public, images: torch.Tensor, logits: torch.Tensor) -> nn.Module:
+    """A student of the first client's architecture that has learnt soft labels of images."""
+    model = public.new_model(public.architectures[0])
+    distil(
+        model,
+        images,
+        logits,
+        epochs=DISTILLATION_EPOCHS,
+        temperature=1.0,
+        optimization=DISTILLATION,
+        generator=public.generator(1),
+    )
+    return model
+
+
+def confidence(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Signal:
+    """phi of each image under a model; see :func:`attacks.membership.logit_confidence`."""
+    return logit_confidence(training.predict(model, images).numpy(), labels.numpy())
+
+
+def own_confidence(models: Sequence[nn.Module], public: Public) -> Signal:
+    """phi of each candidate under the model of the client that would hold it."""
+    found = np.stack([confidence(model, public.images, public.labels) for model in models])
+    return np.asarray(found[public.owners.numpy(), np.arange(len(public))])
+
+
+def as_logits(labels: npt.NDArray[np.floating], public: Public) -> npt.NDArray[np.float64]:
+    """Soft labels as they are sent, which are logits or probabilities, as logits."""
+    values = labels.reshape(-1, public.num_classes).astype(np.float64)
+    if public.settings["dreaming"]["labels"] == "probabilities":
+        return np.log(np.maximum(values, 1e-12))
+    return values
