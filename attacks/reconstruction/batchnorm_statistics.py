@@ -17,12 +17,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from attacks.reconstruction.dream_gradient import DreamGradient
-from attacks.reconstruction.robust_fit import Progress, robust_fit
+from attacks.reconstruction.robust_fit import Progress, columns, robust_fit
 from codream_secure import training
 from codream_secure.dreaming.losses import Moments
 from codream_secure.dreaming.objective import Coefficients
@@ -110,25 +111,29 @@ def recover_statistics(
         if gradient.layers != gradient.norms:
             raise ModelError("some matched layers keep no statistics of their own: fit images instead (image_fit)")
     seen = [(step.dreams.double(), step.gradient.double()) for step in observations]
-    size = torch.stack([gradient for _, gradient in seen]).norm()
+    observed = torch.cat([gradient.flatten() for _, gradient in seen])
+    size = observed.norm()
+    observed = observed / size
     packing = [_Packing(guess) for guess in start]
     lengths = [each.length for each in packing]
 
+    def contribution(client: int, unknowns: torch.Tensor) -> torch.Tensor:
+        own = packing[client].unpack(unknowns)
+        parts = [gradients[client](dreams, own, buffers=own).flatten() for dreams, _ in seen]
+        return shares[client] / size * torch.cat(parts)
+
     def residual(unknowns: torch.Tensor) -> torch.Tensor:
-        buffers = [each.unpack(part) for each, part in zip(packing, unknowns.split(lengths), strict=True)]
-        differences = []
-        for dreams, observed in seen:
-            parts = [
-                share * gradient(dreams, own, buffers=own)
-                for share, gradient, own in zip(shares, gradients, buffers, strict=True)
-            ]
-            differences.append((torch.stack(parts).sum(0) - observed).flatten())
-        return torch.cat(differences) / size
+        return sum(contribution(*each) for each in enumerate(unknowns.split(lengths))) - observed
+
+    def jacobian(unknowns: torch.Tensor) -> torch.Tensor:
+        blocks = [columns(partial(contribution, client), part) for client, part in enumerate(unknowns.split(lengths))]
+        return torch.cat(blocks, dim=1)
 
     fit = robust_fit(
         residual,
         torch.cat([each.pack(guess) for each, guess in zip(packing, start, strict=True)]),
         scale=torch.cat([each.scale for each in packing]),
+        jacobian=jacobian,
         iterations=iterations,
         tolerance=tolerance,
         progress=progress,

@@ -66,7 +66,9 @@ class DreamGradient:
         self._seen: dict[str, torch.Tensor] = {}
         for name in self.layers:
             if name not in modules:
-                raise ModelError(f"feature layer {name!r} is not in the model; it has {', '.join(filter(None, modules))}")
+                raise ModelError(
+                    f"feature layer {name!r} is not in the model; it has {', '.join(filter(None, modules))}"
+                )
             modules[name].register_forward_pre_hook(lambda _, args, name=name: self._seen.update({name: args[0]}))
         self._gradient = grad(self._loss)
 

@@ -176,7 +176,7 @@ def _positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str,
         if isinstance(layer, _BATCH_NORMS):
             hooks.append(
                 layer.register_forward_pre_hook(
-                    lambda _, inputs, name=name: found.update({name: inputs[0][0, 0].numel()})  # type: ignore[misc]
+                    lambda _, inputs, name=name: found.update({name: inputs[0][0, 0].numel()})
                 )
             )
     try:

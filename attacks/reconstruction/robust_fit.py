@@ -42,9 +42,9 @@ def robust_fit(
     start: torch.Tensor,
     *,
     scale: torch.Tensor | None = None,
+    jacobian: Residual | None = None,
     iterations: int = 30,
     tolerance: float = 1e-5,
-    chunk: int | None = 64,
     progress: Progress | None = None,
 ) -> Fit:
     """Minimise the residual's Huber loss, whose corner follows the median deviation down.
@@ -53,9 +53,9 @@ def robust_fit(
         residual: (p,) float64 to (m,) float64, m >= p in general; best scaled so that 1 means nothing is explained.
         start: (p,) float64.
         scale: (p,) the unknowns' sizes, which damping is relative to; ones by default.
+        jacobian: (p,) to (m, p), where there is a cheaper one than :func:`columns` gives.
         iterations: at most so many Jacobians.
         tolerance: stop once the residual's L2 norm is below.
-        chunk: columns of the Jacobian computed at once, which bounds memory; None for all.
         progress: called with the iteration and the residual's norm.
     """
     scale = torch.ones_like(start) if scale is None else scale
@@ -64,10 +64,10 @@ def robust_fit(
     while taken < iterations and value.norm() > tolerance and stalled < _PATIENCE:
         corner = value.abs().median().clamp_min(1e-14)
         cost = _huber(value, corner)
-        jacobian = _jacobian(residual, point, chunk=chunk) * scale
+        slopes = (columns(residual, point) if jacobian is None else jacobian(point)) * scale
         weights = corner / value.abs().clamp_min(corner)
-        normal = (jacobian * weights[:, None]).T @ jacobian
-        slope = jacobian.T @ (weights * value)
+        normal = (slopes * weights[:, None]).T @ slopes
+        slope = slopes.T @ (weights * value)
         ridge = normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
         for _ in range(_TRIES):
             trial = point - scale * torch.linalg.solve(normal + damping * ridge, slope)
@@ -88,8 +88,14 @@ def robust_fit(
     return Fit(solution=point, residual=norm, iterations=taken, converged=norm <= tolerance)
 
 
-def _jacobian(residual: Residual, point: torch.Tensor, *, chunk: int | None) -> torch.Tensor:
-    """(m, p), column by column in forward mode: the residual is a gradient, so reverse mode would store far more."""
+def columns(residual: Residual, point: torch.Tensor, *, chunk: int | None = 64) -> torch.Tensor:
+    """The Jacobian (m, p), in forward mode: the residual is a gradient itself, and reverse mode would store far more.
+
+    Args:
+        residual: (p,) to (m,).
+        point: (p,), where.
+        chunk: columns computed at once, which bounds memory; None for all.
+    """
 
     def column(direction: torch.Tensor) -> torch.Tensor:
         return jvp(residual, (point,), (direction,))[1]

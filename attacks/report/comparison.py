@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attacks.report.matrix import Block
+from attacks.report.matrix import Block, Row
 from attacks.report.numbers import figure, interval
-
-Row = Mapping[str, Any]
 
 BASELINE = "fedavg"
 _MATCHED = ("clients", "rounds", "images")
@@ -16,34 +14,36 @@ _ACCURACY_APART = 0.02  # a share of 1; more than this, and the better trained v
 
 
 def compare(blocks: Sequence[Block], victims: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each method beside FedAvg under one protection and one adversary; below, which cannot be compared.
+    """A sentence for each adversary and method beside FedAvg, protection by protection; then what is not compared.
 
     Only the area under the curve is compared, the largest of each, and active adversaries only with active ones.
     """
     known = {(victim["method"], victim["protection"]): victim for victim in victims}
-    sentences: list[str] = []
+    found: dict[str, list[str]] = {}
     refused: dict[str, list[str]] = {}
     for block in blocks:
-        for method, protection in block.victims:
-            if method == BASELINE or (BASELINE, protection) not in block.victims:
+        for method, protection in block.whole.victims:
+            if method == BASELINE:
                 continue
             here, there = (strongest(block, name, protection) for name in (method, BASELINE))
             if here is None or there is None:
                 continue
-            pair = f"{method} beside {BASELINE} under {protection}, {block.title}"
+            pair = f"{block.title[:1].upper()}{block.title[1:]}, {method}"
             obstacle, caveat = _mismatch(known.get((method, protection)), known.get((BASELINE, protection)))
             if obstacle:
-                refused.setdefault(obstacle, []).append(pair)
-                continue
-            sentences.append(f"{pair}: {_best(here)} against {_best(there)}, {_apart(here, there)}{caveat}.")
-    return sentences + [f"Not compared, {why}: {'; '.join(pairs)}." for why, pairs in refused.items()]
+                refused.setdefault(obstacle, []).append(f"{pair} under {protection}")
+            else:
+                figures = f"under {protection} {_best(here)} against {_best(there)}, {_apart(here, there)}{caveat}"
+                found.setdefault(pair, []).append(figures)
+    compared = [f"{pair}: {'; '.join(figures)}." for pair, figures in found.items()]
+    return compared + [f"Not compared, {why}: {'; '.join(pairs)}." for why, pairs in refused.items()]
 
 
 def strongest(block: Block, method: str, protection: str, *, metric: str = "AUC") -> Row | None:
     """The row with the largest value of a metric, None where it has none."""
     rows = [
         row
-        for line in block.lines
+        for line in block.whole.lines
         if line.metric == metric
         for row in line.cells.get((method, protection), ())
         if row["value"] is not None
@@ -59,8 +59,8 @@ def _apart(here: Row, there: Row) -> str:
     if None in (here["low"], here["high"], there["low"], there["high"]):
         return "which without intervals says little"
     if here["low"] > there["high"] or there["low"] > here["high"]:
-        return "with intervals apart"
-    return "with intervals that overlap"
+        return "intervals apart"
+    return "intervals overlap"
 
 
 def _mismatch(here: Mapping[str, Any] | None, there: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -73,5 +73,5 @@ def _mismatch(here: Mapping[str, Any] | None, there: Mapping[str, Any] | None) -
     reached = [victim["test_accuracy"][0] for victim in (here, there)]
     if abs(reached[0] - reached[1]) > _ACCURACY_APART:
         shown = " and ".join(f"{100 * value:.1f} %" for value in reached)
-        return "", f"; their test accuracies differ ({shown}), which alone can make such a difference"
+        return "", f" (but test accuracies of {shown}, which alone can make a difference)"
     return "", ""

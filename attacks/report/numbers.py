@@ -18,12 +18,34 @@ def figure(metric: str, value: float) -> str:
     '0.0012'
     """
     if is_rate(metric):
-        return f"{_rate(value)} %"
-    if re.match(r"PSNR", metric):
+        # One in a thousand and more: one decimal.
+        return _minus(f"{100 * value:.1f} %" if abs(value) >= 0.001 or value == 0 else f"{100 * value:.2f} %")
+    if metric.startswith("PSNR"):
         return _minus(f"{value:.1f}")
     if re.match(r"AUC|advantage|total variation", metric):
         return _minus(f"{value:.3f}")
     return _minus(f"{value:.2g}" if abs(value) < 1000 else f"{value:,.0f}")
+
+
+def measured(metric: str, shown: str) -> str:
+    """A metric and its figure in a sentence, the unit behind.
+
+    >>> measured("AUC", "0.617"), measured("PSNR, dB", "24.6"), measured("rank 1 of 100", "94.0 %")
+    ('AUC 0.617', 'PSNR 24.6 dB', 'rank 1 of 100 in 94.0 %')
+    """
+    name, _, unit = metric.partition(", ")
+    return f"{name}{' in' if metric.startswith('rank') else ''} {shown}{f' {unit}' if unit else ''}"
+
+
+def guess(metric: str, value: float) -> str:
+    """What a guess or the control reaches, with no more digits than it has.
+
+    >>> guess("AUC", 0.5), guess("TPR@1%FPR", 0.01), guess("PSNR, dB", 11.52)
+    ('chance 0.5', 'chance 1 %', 'control 11.5')
+    """
+    if metric == "AUC":
+        return f"chance {value:g}"
+    return f"chance {100 * value:g} %" if is_rate(metric) else f"control {figure(metric, value)}"
 
 
 def interval(row: Mapping[str, Any]) -> str:
@@ -53,12 +75,13 @@ def who(part: Mapping[str, Any]) -> str:
 
 
 def adversary(part: Mapping[str, Any]) -> str:
-    """An adversary and what it does.
+    """An adversary and what it does; the public can only look.
 
-    >>> adversary({"adversary": "server", "active": True})
-    'active server'
+    >>> adversary({"adversary": "server", "active": True}), adversary({"adversary": "public", "active": False})
+    ('active server', 'public')
     """
-    return f"{'active' if part['active'] else 'passive'} {part['adversary']}"
+    name, active = part["adversary"], part["active"]
+    return str(name) if name == "public" and not active else f"{'active' if active else 'passive'} {name}"
 
 
 def duration(seconds: float) -> str:
@@ -70,10 +93,6 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _rate(value: float) -> str:
-    return _minus(f"{100 * value:.1f}" if abs(value) >= 0.01 or value == 0 else f"{100 * value:.2f}")
 
 
 def _minus(text: str) -> str:

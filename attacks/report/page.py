@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import codream_secure.report as run_reports
 from attacks.report.epsilon_figure import draw_epsilons
 from attacks.report.findings import Finding, chance, finding
-from attacks.report.matrix import Block, Line, Row, Victim, arrange
-from attacks.report.numbers import adversary, duration, figure, interval, is_rate, who
+from attacks.report.matrix import Block, Grid, Line, Row, Victim, arrange, victims_of
+from attacks.report.numbers import adversary, duration, figure, guess, interval
 from attacks.report.roc_figure import draw_rocs
 from attacks.report.schema import check_audit
 from attacks.report.strips import dream_pictures, strips
-from attacks.report.summary import epsilon_sentence, summarise, verdict
+from attacks.report.summary import epsilon_sentence, sections, verdict
 from codream_secure.report import format as fmt
 from codream_secure.runs import files
 
@@ -55,8 +55,8 @@ def audit_page(audit: Mapping[str, Any]) -> dict[str, Any]:
         "valid": valid,
         "verdict": sentence,
         "setup": _facts(audit),
-        "notices": [f"A claim is refuted: {_refuted(part)}" for part in audit["epsilons"] if part["violated"]],
-        "summary": summarise(audit)[1:],  # the verdict is the first, and stands above
+        "notices": [f"A claim is refuted. {epsilon_sentence(part)}" for part in audit["epsilons"] if part["violated"]],
+        "sections": sections(audit),
         "blocks": [_block(block) for block in arrange(audit["rows"])],
         "marks": {kind.name: mark for kind, mark in _MARKS.items()},
         "rocs": draw_rocs(audit["rocs"]),
@@ -67,7 +67,7 @@ def audit_page(audit: Mapping[str, Any]) -> dict[str, Any]:
         "threats": _threats(audit["threats"]),
         "assumptions": _assumptions(audit["rows"]),
         "checks": audit["checks"],
-        "victims": [_victim(part) for part in audit["victims"]],
+        "victims": _victims(audit["victims"]),
         "rows": [_raw(row) for row in audit["rows"]],
         "command": audit["command"],
         "config": audit["config"],
@@ -101,55 +101,41 @@ def _facts(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts + ([("Device", str(device))] if device else [])
 
 
-def _refuted(part: Mapping[str, Any]) -> str:
-    claimed = part["ledger"]["epsilon"]
-    return (
-        f"{who(part)}, {part['adversary']}. {part['probe']} shows that epsilon is at least {part['lower']:.2f} "
-        f"({100 * part['confidence']:g} % confidence, n = {part['n']}), where the ledger claims {claimed:.4g}, "
-        "by its statement below."
-    )
-
-
 def _block(block: Block) -> dict[str, Any]:
-    methods = dict.fromkeys(method for method, _ in block.victims)
+    return {"title": block.title[:1].upper() + block.title[1:], "grids": [_grid(grid) for grid in block.grids]}
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    methods = [method for method, _ in grid.victims]
     return {
-        "title": block.title,
-        "methods": [(name, sum(method == name for method, _ in block.victims)) for name in methods],
-        "protections": [protection for _, protection in block.victims],
+        "methods": [(name, methods.count(name)) for name in dict.fromkeys(methods)],
+        "protections": [protection for _, protection in grid.victims],
         "probes": [
-            {"name": probe, "lines": [_line(line, block.victims) for line in block.lines if line.probe == probe]}
-            for probe in dict.fromkeys(line.probe for line in block.lines)
+            {"name": probe, "lines": [_line(line, grid.victims) for line in lines]}
+            for probe, lines in grid.probes.items()
         ],
     }
 
 
 def _line(line: Line, victims: Sequence[Victim]) -> dict[str, Any]:
-    guesses = {guess for rows in line.cells.values() for row in rows if (guess := chance(row)) is not None}
-    common = guesses.pop() if len(guesses) == 1 else None
+    values = {value for rows in line.cells.values() for row in rows if (value := chance(row)) is not None}
+    common = next(iter(values)) if len(values) == 1 else None
     return {
         "metric": line.metric,
-        "chance": "" if common is None else f"{_guess_name(line.metric)} {figure(line.metric, common)}",
+        "guess": guess(line.metric, common) if common is not None else "" if values else "no control",
         "cells": [[_cell(row, common=common) for row in line.cells.get(victim, ())] for victim in victims],
     }
 
 
 def _cell(row: Row, *, common: float | None) -> dict[str, str]:
-    kind = finding(row)
+    """One figure; what a guess reaches stands in it only where it is not ``common`` to the line."""
+    kind, shown = finding(row), {"seed": _seed(row), "note": row["note"]}
     if row["value"] is None:
-        return {"kind": kind.name, "value": fmt.NOTHING, "small": kind.value, "note": row["note"], "seed": _seed(row)}
-    guess = chance(row)
-    own = "" if guess is None or common is not None else f"{_guess_name(row['metric'])} {figure(row['metric'], guess)}"
-    return {
-        "kind": kind.name,
-        "value": figure(row["metric"], row["value"]),
-        "small": "; ".join(part for part in (interval(row), own) if part),
-        "note": row["note"],
-        "seed": _seed(row),
-    }
-
-
-def _guess_name(metric: str) -> str:
-    return "chance" if metric == "AUC" or is_rate(metric) else "control"
+        return shown | {"kind": kind.name, "value": fmt.NOTHING, "small": kind.value}
+    value = chance(row)
+    own = "" if value is None or common is not None else guess(row["metric"], value)
+    small = "; ".join(part for part in (interval(row), own) if part)
+    return shown | {"kind": kind.name, "value": figure(row["metric"], row["value"]), "small": small}
 
 
 def _seed(row: Row) -> str:
@@ -174,11 +160,15 @@ def _assumptions(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
     return [(name, list(lines)) for name, lines in found.items()]
 
 
-def _victim(part: Mapping[str, Any]) -> dict[str, Any]:
+def _victims(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     def shown(spread: Sequence[float]) -> str:
         return fmt.percent_spread({"mean": spread[0], "std": spread[1]})
 
-    return {**part, "train": shown(part["train_accuracy"]), "test": shown(part["test_accuracy"])}
+    order = victims_of(parts)
+    return [
+        {**part, "train": shown(part["train_accuracy"]), "test": shown(part["test_accuracy"])}
+        for part in sorted(parts, key=lambda part: order.index((part["method"], part["protection"])))
+    ]
 
 
 def _raw(row: Row) -> list[str]:

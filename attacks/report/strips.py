@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attacks.report.numbers import adversary, figure, who
+from attacks.report.numbers import adversary, figure, measured, who
 from codream_secure.report.figures import Picture
 
 
@@ -26,7 +26,7 @@ def strips(parts: Sequence[Mapping[str, Any]]) -> list[Strip]:
         Strip(
             title=f"{who(part)}, {adversary(part)}",
             pictures=(_picture(part, "target"), _picture(part, "reconstruction"), _picture(part, "control")),
-            measured=f"{part['probe']}: {part['metric']} {figure(part['metric'], part['value'])}",
+            measured=f"{part['probe']}: {measured(part['metric'], figure(part['metric'], part['value']))}",
             caption=part["caption"],
         )
         for part in parts

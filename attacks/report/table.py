@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,15 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from attacks.report.findings import Finding, finding
-from attacks.report.matrix import Block, Line, Row, Victim, arrange
+from attacks.report.matrix import Grid, Line, Row, Victim, arrange
 from attacks.report.numbers import figure, interval
-from attacks.report.summary import epsilon_sentence, summarise, verdict
+from attacks.report.summary import epsilon_sentence, sections, verdict
 
 # What fits a terminal; the page has the rest.
 _LEFT_OUT = ("advantage", "TPR@0.1%FPR", "TNR@1%FNR")
-_LABEL_WIDTH = 24
+_LABEL_WIDTH = 20
 _MARKS = {Finding.ABOVE: "*", Finding.BELOW: "!"}
-_LEGEND = "* the 95 % interval lies above chance (or beats the control), ! below; unmarked: not told from chance"
+_REASONS = {Finding.UNSEEN: "not in view", Finding.UNRESOLVED: "not\nresolvable"}  # no wider than figures
+_LEGEND = (
+    "* the 95 % interval lies above chance, or beats the control; ! it lies below. Unmarked: not told from chance at "
+    "this power and n, or nothing to compare with."
+)
 
 
 def print_audit(audit: Mapping[str, Any], console: Console | None = None) -> None:
@@ -49,7 +53,8 @@ def audit_tables(
     shown = [row for row in audit["rows"] if row["metric"] not in left_out]
     parts: list[RenderableType] = [_verdict(valid, sentence)]
     for block in arrange(shown):
-        parts += _tables(block, width=width)
+        parts.append(Text(f"{block.title[:1].upper()}{block.title[1:]}", style="bold"))
+        parts += [part for grid in block.grids for table in _tables(grid, width=width) for part in (table, Text())]
     if shown:
         parts += [Text(_LEGEND), Text()]
     if audit["checks"]:
@@ -57,9 +62,8 @@ def audit_tables(
     if audit["epsilons"]:
         parts += [Text("Epsilon", style="bold"), *_listed(map(epsilon_sentence, audit["epsilons"]))]
     if summary:
-        said = [epsilon_sentence(part) for part in audit["epsilons"]]
-        parts += [Text("Summary", style="bold")]
-        parts += _listed(line for line in summarise(audit)[1:] if line not in said)
+        for section in sections(audit):
+            parts += [Text(section.title, style="bold"), *_listed(section.sentences)]
     # A verdict that has scrolled away is one that nobody reads.
     return Group(*parts, _verdict(valid, ""))
 
@@ -81,22 +85,22 @@ def _verdict(valid: bool, sentence: str) -> Text:
     return word + Text(f": {sentence}\n" if sentence else "", style="not bold default")
 
 
-def _listed(sentences: Any) -> list[RenderableType]:
+def _listed(sentences: Iterable[str]) -> list[RenderableType]:
     grid = Table.grid(padding=(0, 1, 0, 0))
     for sentence in sentences:
         grid.add_row(Text("-"), Text(sentence))
     return [grid, Text()]
 
 
-def _tables(block: Block, *, width: int) -> list[Table]:
+def _tables(grid: Grid, *, width: int) -> list[Table]:
     """As few tables as fit the width, each with at least one victim."""
     measure = Console(width=10_000)
-    found, victims = [], block.victims
+    found, victims = [], grid.victims
     while victims:
         count = len(victims)
-        while count > 1 and _width(measure, _table(block, victims[:count])) > width:
+        while count > 1 and _width(measure, _table(grid, victims[:count])) > width:
             count -= 1
-        found.append(_table(block, victims[:count]))
+        found.append(_table(grid, victims[:count]))
         victims = victims[count:]
     return found
 
@@ -105,36 +109,26 @@ def _width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options, table).maximum
 
 
-def _table(block: Block, victims: Sequence[Victim]) -> Table:
-    table = Table(
-        title=block.title.capitalize(),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+def _table(grid: Grid, victims: Sequence[Victim]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("probe\nmetric", max_width=_LABEL_WIDTH, overflow="fold")
     for method, protection in victims:
         table.add_column(Text(f"{method}\n{protection}"), justify="right", no_wrap=True)
-    before = ""
-    for line in block.lines:
-        if not any(victim in line.cells for victim in victims):
-            continue
-        if line.probe != before:
-            table.add_row(Text(line.probe, style="bold"))
-            before = line.probe
-        table.add_row(Text(f"  {line.metric}"), *(_cell(line, victim) for victim in victims))
+    for probe, lines in grid.probes.items():
+        table.add_row(Text(probe, style="bold"))
+        for line in lines:
+            table.add_row(Text(f"  {line.metric}"), *(_cell(line, victim) for victim in victims))
     return table
 
 
 def _cell(line: Line, victim: Victim) -> Text:
-    rows = line.cells.get(victim, ())
-    return Text("\n".join(map(_entry, rows)) if rows else "-")
+    """A dash and its reason where there is no figure; nothing where nothing was tried."""
+    return Text("\n".join(map(_entry, line.cells.get(victim, ()))))
 
 
 def _entry(row: Row) -> str:
     kind = finding(row)
     if row["value"] is None:
-        return f"-\n{kind.value}"
-    between = interval(row)
+        return f"-\n{_REASONS[kind]}"
+    between = interval(row).replace(" to ", "..")
     return f"{figure(row['metric'], row['value'])}{_MARKS.get(kind, ' ')}" + (f"\n{between} " if between else "")

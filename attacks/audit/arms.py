@@ -1,0 +1,77 @@
+"""What is audited side by side: methods, trained with and without noise, each under several protections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codream_secure.config import Config, make_config
+from codream_secure.errors import ConfigError
+from protocols import available_protocols
+
+PROTECTIONS = ("plain", "masked", "bfv", "ckks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One method under one way of training; protections of sums change what is seen, not what is learnt.
+
+    Attributes:
+        method: how rows call it.
+        config: what is trained. Its own protection is "plain", unless noise has to be added by clients.
+        protections: how rows call it, and the protocol that is meant.
+    """
+
+    method: str
+    config: Config
+    protections: tuple[tuple[str, str], ...]
+
+    @property
+    def private(self) -> bool:
+        """Whether privacy is claimed."""
+        return self.config.dp.on
+
+
+def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS) -> list[Arm]:
+    """FedAvg and CoDream without noise, and, if the configuration claims privacy, CoDream as it stands.
+
+    FedAvg needs one architecture: all its clients get the first client's.
+
+    Args:
+        config: of the run under audit.
+        protections: protocols to look through where there is no noise.
+
+    Raises:
+        ConfigError: a protection is unknown, or the method of the run is neither of the two.
+    """
+    for name in protections:
+        if name not in available_protocols():
+            raise ConfigError(f"protection {name!r} is unknown: choose among {', '.join(available_protocols())}")
+    if config.method not in ("codream", "fedavg"):
+        raise ConfigError(f"method is {config.method!r}: an audit compares 'codream' with 'fedavg'")
+    seen = tuple((name, name) for name in protections)
+    open_sums = {"protocol": _plain_protocol(config), "dp": {"unit": "none"}}
+    arms = [
+        Arm(method="fedavg", config=_changed(config, method="fedavg", model=_uniform(config), **open_sums), protections=seen),
+        Arm(method="codream", config=_changed(config, method="codream", **open_sums), protections=seen),
+    ]
+    if config.dp.on:
+        label = f"{config.dp.unit}-dp"
+        arms.append(Arm(method="codream", config=config, protections=((label, config.protocol.protection),)))
+    return arms
+
+
+def _uniform(config: Config) -> dict[str, object]:
+    return {"clients": [config.model.architecture(0)], "server": None}
+
+
+def _plain_protocol(config: Config) -> dict[str, object]:
+    return {**config.protocol.model_dump(mode="json", exclude_none=True), "protection": "plain"}
+
+
+def _changed(config: Config, **sections: object) -> Config:
+    """The configuration with some sections, or single values, put in the place of its own."""
+    tree = config.model_dump(mode="json", exclude_none=True)
+    for name, value in sections.items():
+        tree[name] = value if not isinstance(value, dict) else {k: v for k, v in value.items() if v is not None}
+    return make_config(tree)

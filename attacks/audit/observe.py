@@ -1,0 +1,59 @@
+"""One federation of many, looked at by every probe: the part of an audit that runs in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from attacks.audit.subject import Subject
+from attacks.probes.base import MembershipProbe, Signal
+from attacks.public import Public
+from attacks.transcript import Transcript
+from attacks.views import NotInViewError, View, view_of
+from codream_secure.errors import BudgetExceededError
+
+Place = tuple[str, str]
+"""A probe's name and a protection."""
+
+
+@dataclass(kw_only=True)
+class Observation:
+    """What probes made of one federation.
+
+    Attributes:
+        signals: by probe and protection.
+        withheld: likewise, why there is no signal.
+        train_accuracy: mean over clients, on their own images.
+        test_accuracy: mean over clients.
+        extras: whatever else was found, by name.
+    """
+
+    signals: dict[Place, Signal] = field(default_factory=dict)
+    withheld: dict[Place, str] = field(default_factory=dict)
+    train_accuracy: float = float("nan")
+    test_accuracy: float = float("nan")
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+def seen_by(probe: MembershipProbe, transcript: Transcript) -> View:
+    """The view that a probe is given."""
+    own = range(transcript.clients - 1) if probe.colluders < 0 else range(1 + probe.colluders)
+    return view_of(transcript, probe.adversary, own=own)
+
+
+def observe_membership(subject: Subject, probes: Sequence[MembershipProbe], public: Public) -> Observation:
+    """Every probe's signal on one federation, or why it has none."""
+    found = Observation()
+    recorded: Transcript | None = None
+    for probe in probes:
+        place = (probe.name, subject.protection)
+        try:
+            if probe.active:
+                transcript = subject.ask(probe.queries(public))
+            else:
+                recorded = transcript = recorded or subject.transcript()
+            found.signals[place] = probe.signal(seen_by(probe, transcript), public)
+        except (NotInViewError, BudgetExceededError) as reason:
+            found.withheld[place] = str(reason)
+    return found
