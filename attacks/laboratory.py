@@ -64,9 +64,7 @@ def replayed(
         raise ConfigError("fedavg.weighted is true: weighted sums are not replayed, audit the uniform mean")
     found = _empty(method, protocol)
     recorder = TranscriptRecorder(found)
-    simulation = Simulation(
-        protocol, range(transcript.clients), terms=make_terms(config), tap=recorder.delivered
-    )
+    simulation = Simulation(protocol, range(transcript.clients), terms=make_terms(config), tap=recorder.delivered)
     first_dreams = next(iter(transcript.shown("dreams")), None)
     for event in transcript.events:
         if isinstance(event, Shown):
@@ -79,9 +77,7 @@ def replayed(
     return found
 
 
-def _put_through(
-    simulation: Simulation, event: Sum, recorder: TranscriptRecorder, *, opened_by_clients: bool
-) -> None:
+def _put_through(simulation: Simulation, event: Sum, recorder: TranscriptRecorder, *, opened_by_clients: bool) -> None:
     recorder.asked(event.stream, event.values)
     for client, vector in event.entered.items():
         recorder.entered(client, vector)
@@ -93,38 +89,32 @@ def _put_through(
     recorder.opened(result, result.mean())
 
 
-def asked(method: CoDream, queries: Sequence[Query], protection: str) -> Transcript:
-    """What passes when a malicious server names the dreams, under a protection.
+def asked(method: CoDream, queries: Sequence[Query]) -> Transcript:
+    """What passes when a malicious server names the dreams, under the method's own protection.
 
-    Clients answer through a channel of their own for this, with the method's account where privacy is claimed. After
-    the first query nothing more is asked if the server got nothing out of it.
+    Clients answer through a channel of their own for this, with the method's account where privacy is claimed.
 
     Raises:
-        NotInViewError: the server learns nothing from the answers; or clients are never asked for that.
+        NotInViewError: clients are never asked for that, or not about such images.
         BudgetExceededError: the privacy budget does not allow so many answers.
     """
     federation = method.federation
-    old = federation.channel
-    protocol = make_protocol(protection)
-    transcript = _empty(method, protocol)
-    noisy = old.releases.sums if isinstance(old.releases, NoisyReleases) else None
+    channel = federation.channel
+    transcript = _empty(method, channel.protocol)
+    releases = channel.releases
+    noisy = releases.sums if isinstance(releases, NoisyReleases) else None
     federation.channel = Channel(
-        protocol, old.clients, terms=make_terms(method.config, noisy), releases=old.releases
+        channel.protocol, channel.clients, terms=make_terms(method.config, noisy), releases=releases
     )
     federation.channel.recorder = TranscriptRecorder(transcript)
-    federation.channel.begin_round(1)
     try:
         for query in queries:
-            try:
-                points = nearest_points(method.space, query.images)
-                method.answer(points, stream=query.stream)  # type: ignore[arg-type]
-            except ConfigError as error:
-                raise NotInViewError(str(error)) from None
-            if protocol.opened_by == "clients":
-                raise NotInViewError(f"a server learns no sum of {query.stream!r} under {protection!r}")
+            method.answer(nearest_points(method.space, query.images), stream=query.stream)
+    except ConfigError as error:
+        raise NotInViewError(str(error)) from None
     finally:
-        federation.channel.begin_round(1)
-        federation.channel = old
+        federation.channel.begin_round(0)
+        federation.channel = channel
     return transcript
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -67,7 +67,7 @@ class Query:
     """
 
     images: torch.Tensor
-    stream: str
+    stream: Literal["dream_updates", "soft_labels"]
 
 
 def nearest_points(space: DreamSpace, images: torch.Tensor) -> torch.Tensor:

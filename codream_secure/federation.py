@@ -13,9 +13,9 @@ from codream_secure.accounting import make_releases
 from codream_secure.channel import Channel
 from codream_secure.client import Client
 from codream_secure.config import Config, OptimizationConfig
-from codream_secure.data import DataSource, ImageSet, hold_out, load_source, partition
+from codream_secure.data import DataSource, ImageSet, Partition, hold_out, load_source, partition
 from codream_secure.dreaming import coordinates_of
-from codream_secure.errors import ConfigError
+from codream_secure.errors import ConfigError, PartitionError
 from codream_secure.faults import FaultRates, FaultyNetwork
 from codream_secure.models import build_model
 from codream_secure.releases import NoisyReleases
@@ -64,7 +64,7 @@ class Federation:
     observe: Observer = field(default=_ignore)
 
     @classmethod
-    def create(cls, config: Config, *, source: DataSource | None = None) -> Federation:
+    def create(cls, config: Config, *, source: DataSource | None = None, parts: Partition | None = None) -> Federation:
         """Load and partition the data, and give every client its images and its initial model.
 
         Held-out validation images leave the training data once, before the rest is partitioned.
@@ -72,9 +72,11 @@ class Federation:
         Args:
             config: the run.
             source: the data set, if it is already in memory; by default ``config.data`` says what to load.
+            parts: which training images each client holds, in the place of the partition that ``config.data`` asks
+                for.
 
         Raises:
-            DataError: data are missing, broken, or too few for the partition.
+            DataError: data are missing, broken, or too few for the partition; or the parts given do not fit.
             ModelError: an architecture is unknown or cannot take the images.
             ConfigError: the device is not there, faults would leave clients behind, or test images are too few.
         """
@@ -88,16 +90,10 @@ class Federation:
         source = source or load_source(data.source, root=data.root, download=data.download)
         device = resolve_device(config.run.device)
         remaining, held_out = hold_out(source.train.labels, data.validation_samples, seed=config.run.seed)
-        parts = partition(
-            source.train.labels,
-            data.partition,
-            clients=data.clients,
-            seed=derive_seed(config.run.seed, "partition"),
-            samples_per_client=None if data.samples_per_client == "all" else data.samples_per_client,
-            alpha=data.alpha,
-            classes_per_client=data.classes_per_client,
-            available=remaining,
-        )
+        if parts is None:
+            parts = _drawn(source, config, remaining)
+        else:
+            _check_parts(parts, config, total=len(source.train), held_out=held_out)
 
         def ready(images: ImageSet) -> Labelled:
             return images.normalised(source.mean, source.std).to(device), images.labels.to(device)
@@ -192,6 +188,42 @@ class Federation:
             )
             validation = mean.item()
         return validation, test
+
+
+def _drawn(source: DataSource, config: Config, available: torch.Tensor) -> Partition:
+    """The partition that the configuration asks for, of the training images available."""
+    data = config.data
+    return partition(
+        source.train.labels,
+        data.partition,
+        clients=data.clients,
+        seed=derive_seed(config.run.seed, "partition"),
+        samples_per_client=None if data.samples_per_client == "all" else data.samples_per_client,
+        alpha=data.alpha,
+        classes_per_client=data.classes_per_client,
+        available=available,
+    )
+
+
+def _check_parts(parts: Partition, config: Config, *, total: int, held_out: torch.Tensor) -> None:
+    """Whether every client has images, and none of them is an image that validation is measured on.
+
+    Raises:
+        PartitionError: not so.
+    """
+    if len(parts) != config.data.clients:
+        raise PartitionError(f"parts are for {len(parts)} clients, but data.clients is {config.data.clients}")
+    for number, indices in enumerate(parts.clients):
+        if not len(indices):
+            raise PartitionError(f"parts give client {number} no image: every client needs at least one")
+        if int(indices.max()) >= total:
+            raise PartitionError(f"parts give client {number} index {int(indices.max())} of {total} training images")
+    shared = int(torch.isin(torch.cat(parts.clients), held_out).sum())
+    if shared:
+        raise PartitionError(
+            f"parts hold {shared} of the images held out for validation: leave them out, or set "
+            "data.validation_samples = 0"
+        )
 
 
 def _tested(images: ImageSet, config: Config) -> ImageSet:

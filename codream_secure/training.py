@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,36 @@ class Optimization:
         return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """The arguments of one call of :func:`fit`, for a fitter that does it in another way."""
+
+    model: nn.Module
+    tensors: Sequence[torch.Tensor]
+    loss: Callable[..., torch.Tensor]
+    epochs: int
+    optimization: Optimization
+    generator: torch.Generator
+
+
+Fitter = Callable[[Fit], float]
+_fitter: ContextVar[Fitter | None] = ContextVar("fitter", default=None)
+
+
+@contextmanager
+def fitted_by(fitter: Fitter | None) -> Iterator[None]:
+    """Inside the block, and in this thread, every :func:`fit` is handed to that function; None fits here again.
+
+    It is how many runs train their models together. Whatever it does, a model ends as :func:`fit` would leave it, up to
+    rounding, and it returns or raises what :func:`fit` does.
+    """
+    token = _fitter.set(fitter)
+    try:
+        yield
+    finally:
+        _fitter.reset(token)
+
+
 def fit(
     model: nn.Module,
     tensors: Sequence[torch.Tensor],
@@ -75,6 +106,18 @@ def fit(
     Raises:
         NumericalError: the loss is not finite.
     """
+    fitter = _fitter.get()
+    if fitter is not None:
+        return fitter(
+            Fit(
+                model=model,
+                tensors=tensors,
+                loss=loss,
+                epochs=epochs,
+                optimization=optimization,
+                generator=generator,
+            )
+        )
     count = len(tensors[0])
     mean_loss = float("nan")
     if not count:

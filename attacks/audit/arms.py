@@ -50,9 +50,13 @@ def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS) -> list
     if config.method not in ("codream", "fedavg"):
         raise ConfigError(f"method is {config.method!r}: an audit compares 'codream' with 'fedavg'")
     seen = tuple((name, name) for name in protections)
-    open_sums = {"protocol": _plain_protocol(config), "dp": {"unit": "none"}}
+    open_sums: dict[str, object] = {"protocol": _plain_protocol(config), "dp": {"unit": "none"}}
     arms = [
-        Arm(method="fedavg", config=_changed(config, method="fedavg", model=_uniform(config), **open_sums), protections=seen),
+        Arm(
+            method="fedavg",
+            config=_changed(config, method="fedavg", model=_uniform(config), **open_sums),
+            protections=seen,
+        ),
         Arm(method="codream", config=_changed(config, method="codream", **open_sums), protections=seen),
     ]
     if config.dp.on:

@@ -42,18 +42,22 @@ def seen_by(probe: MembershipProbe, transcript: Transcript) -> View:
     return view_of(transcript, probe.adversary, own=own)
 
 
-def observe_membership(subject: Subject, probes: Sequence[MembershipProbe], public: Public) -> Observation:
-    """Every probe's signal on one federation, or why it has none."""
+def observe_membership(subjects: Sequence[Subject], probes: Sequence[MembershipProbe], public: Public) -> Observation:
+    """Every probe's signal on one federation under each of its protections, or why it has none."""
     found = Observation()
-    recorded: Transcript | None = None
+    recorded: dict[str, Transcript] = {}
     for probe in probes:
-        place = (probe.name, subject.protection)
-        try:
-            if probe.active:
-                transcript = subject.ask(probe.queries(public))
-            else:
-                recorded = transcript = recorded or subject.transcript()
-            found.signals[place] = probe.signal(seen_by(probe, transcript), public)
-        except (NotInViewError, BudgetExceededError) as reason:
-            found.withheld[place] = str(reason)
+        queries = probe.queries(public)
+        for subject in subjects:
+            place = (probe.name, subject.protection)
+            try:
+                if probe.active:
+                    transcript = subject.ask(queries)
+                else:
+                    if subject.protection not in recorded:
+                        recorded[subject.protection] = subject.transcript()
+                    transcript = recorded[subject.protection]
+                found.signals[place] = probe.signal(seen_by(probe, transcript), public)
+            except (NotInViewError, BudgetExceededError) as reason:
+                found.withheld[place] = str(reason)
     return found

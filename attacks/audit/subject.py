@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from attacks.laboratory import asked, replayed
 from attacks.public import Query
-from attacks.transcript import Transcript
+from attacks.transcript import Shown, Sum, Transcript
 from attacks.views import NotInViewError
 from codream_secure.methods import Method
 from codream_secure.methods.codream import CoDream
+from protocols import make_protocol
 
 
 class Subject(ABC):
@@ -36,37 +37,65 @@ class Subject(ABC):
         raise NotInViewError("this federation takes no questions: it was only recorded")
 
 
+@dataclass(eq=False)
+class Recorded:
+    """A federation of this toolkit after its last round, which was recorded under its own protection.
+
+    Attributes:
+        method: as it is now.
+        transcript: of the last round.
+        answers: to what was asked since, so that the same question is not asked once for each protection.
+    """
+
+    method: Method
+    transcript: Transcript
+    answers: list[tuple[Sequence[Query], Transcript]] = field(default_factory=list, repr=False)
+
+    def answer(self, queries: Sequence[Query]) -> Transcript:
+        """What passes when a malicious server names the dreams, under the method's own protection."""
+        for known, transcript in self.answers:
+            if known is queries:
+                return transcript
+        if not isinstance(self.method, CoDream):
+            raise NotInViewError(f"clients of {self.method.name!r} are not asked about dreams")
+        transcript = asked(self.method, queries)
+        self.answers.append((queries, transcript))
+        return transcript
+
+
 class RecordedSubject(Subject):
-    """A federation of this toolkit after its last round, which was recorded.
+    """The same, seen under one protection.
 
     Args:
-        method: as it is now.
-        transcript: of the last round, under the method's own protection.
+        recorded: the federation.
         protection: how rows call it.
         protocol: the protocol that it is to be seen under.
         streams: whose sums probes want; only those are put through another protocol.
     """
 
-    def __init__(
-        self, method: Method, transcript: Transcript, *, protection: str, protocol: str, streams: Sequence[str]
-    ) -> None:
+    def __init__(self, recorded: Recorded, *, protection: str, protocol: str, streams: Collection[str]) -> None:
         self.protection = protection
-        self._method = method
-        self._recorded = transcript
+        self._recorded = recorded
         self._protocol = protocol
         self._streams = streams
 
     def transcript(self) -> Transcript:
-        if self._protocol == self._recorded.protection:
-            return self._recorded
-        return replayed(self._recorded, self._method, self._protocol, streams=self._streams)
+        return self._under_protocol(self._recorded.transcript, self._streams)
 
     def ask(self, queries: Sequence[Query]) -> Transcript:
-        if not isinstance(self._method, CoDream):
-            raise NotInViewError(f"clients of {self._method.name!r} are not asked about dreams")
-        return asked(self._method, queries, self._protocol)
+        answered = self._recorded.answer(queries)
+        if make_protocol(self._protocol).opened_by == "clients":
+            # The server learns no sum: one answer says as little as all.
+            answered = replace(answered, events=up_to_first_sum(answered))
+        return self._under_protocol(answered, None)
+
+    def _under_protocol(self, transcript: Transcript, streams: Collection[str] | None) -> Transcript:
+        if self._protocol == transcript.protection:
+            return transcript
+        return replayed(transcript, self._recorded.method, self._protocol, streams=streams)
 
 
-def plain_settings(config: Any) -> dict[str, Any]:
-    """A configuration as plain values by section."""
-    return dict(config.model_dump(mode="json"))
+def up_to_first_sum(transcript: Transcript) -> list[Shown | Sum]:
+    """The events until the first sum, that one included."""
+    first = next((place for place, event in enumerate(transcript.events) if isinstance(event, Sum)), -1)
+    return transcript.events[: first + 1]

@@ -11,7 +11,7 @@ import torch
 from attacks.audit.arms import Arm
 from attacks.audit.observe import Observation, observe_membership
 from attacks.audit.plan import Plan, public_side
-from attacks.audit.subject import RecordedSubject
+from attacks.audit.subject import Recorded, RecordedSubject
 from attacks.laboratory import record_round
 from attacks.probes.base import MembershipProbe
 from attacks.shadows import rebuild
@@ -48,16 +48,15 @@ class TrialTask(Task[Observation]):
 
         method.federation.observe = watch
         public = public_side(plan, method.config)
-        recorded = record_round(method, arm.config.run.rounds)
-        found = Observation()
-        for label, protocol in arm.protections:
-            watch(label, 0, 1)
-            subject = RecordedSubject(
-                method, recorded, protection=label, protocol=protocol, streams=("soft_labels", "weights")
-            )
-            one = observe_membership(subject, self.probes, public)
-            found.signals |= one.signals
-            found.withheld |= one.withheld
+        recorded = Recorded(method, record_round(method, arm.config.run.rounds))
+        found = observe_membership(
+            [
+                RecordedSubject(recorded, protection=label, protocol=protocol, streams=("soft_labels", "weights"))
+                for label, protocol in arm.protections
+            ],
+            self.probes,
+            public,
+        )
         after = measured(method, trial=number, seconds=0.0)
         found.train_accuracy = sum(after.train_accuracy) / len(after.train_accuracy)
         found.test_accuracy = sum(after.test_accuracy) / len(after.test_accuracy)

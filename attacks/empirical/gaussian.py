@@ -3,7 +3,8 @@
 The same game as :mod:`attacks.empirical.one_run`, but the hypothesis is mu-Gaussian differential privacy (Dong, Roth
 and Su 2019) instead of one point of its curve. It is the tighter bound where noise is Gaussian, as in DP-SGD without
 sampling or in sums with Gaussian noise; for any other mechanism, epsilon as given here means nothing, and the bound of
-Steinke et al. holds. Found sound in simulation: no true mu was exceeded more often than 1 - confidence.
+Steinke et al. holds. The tests play the game with Gaussian mechanisms: no true mu is exceeded more often than
+1 - confidence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MOST_MU = 40.0
 
 
 def rejects_gaussian(canaries: int, guesses: int, correct: int, *, mu: float, alpha: float) -> bool:
-    """Whether so many correct guesses have a chance below ``alpha`` under mu-GDP (algorithm 1 and theorem 3.2).
+    """Whether so many correct guesses have a chance below ``alpha`` under mu-GDP.
 
     The recursion follows what the trade-off curve allows: h, the probability of wrong guesses beside more than i right
     ones, is at least the curve's share of r, the probability of right ones; both grow until they exceed what there is.
@@ -80,7 +81,7 @@ def epsilon_gaussian(
 
 
 def gaussian_epsilon(mu: float, *, delta: float) -> float:
-    """The smallest epsilon of mu-GDP at delta (Dong, Roth and Su 2019, corollary 2.13); 0 for a mu of 0."""
+    """The smallest epsilon of mu-GDP at delta (Dong, Roth and Su 2019); 0 for a mu of 0."""
     if mu <= 0:
         return 0.0
     most = mu * (mu / 2 + 40)

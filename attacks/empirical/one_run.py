@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import gammaln, log_expit, logsumexp
+from scipy.special import gammaln, log_expit
 
 from attacks.empirical.bound import EpsilonBound, checked_claim, largest_rejected
 
@@ -22,7 +22,7 @@ METHOD = "one run"
 
 
 def p_value(canaries: int, guesses: int, correct: int, *, epsilon: float, delta: float) -> float:
-    """An upper bound on the chance of so many correct guesses under (epsilon, delta)-DP (theorem 5.2, algorithm 2).
+    """An upper bound on the chance of so many correct guesses under (epsilon, delta)-DP.
 
     With q = e^eps / (1 + e^eps), beta = P[Bin(r, q) >= v]:
     p = beta + 2 m delta max_{1 <= i <= v} (1/i) P[v > Bin(r, q) >= v - i].
@@ -162,7 +162,8 @@ def _p_value(log_choose: np.ndarray, canaries: int, correct: int, epsilon: float
     """In logarithms, so that q next to 1 and many thousands of guesses lose nothing."""
     right = np.arange(len(log_choose))
     log_mass = log_choose + right * log_expit(epsilon) + right[::-1] * log_expit(-epsilon)
-    p = math.exp(logsumexp(log_mass[correct:]))
+    most = float(log_mass[correct:].max())
+    p = math.exp(most) * float(np.exp(log_mass[correct:] - most).sum())
     if delta > 0 and correct > 0:
         below = np.cumsum(np.exp(log_mass[:correct][::-1]))  # P[v > Bin >= v - i] for i = 1 to v
         p += 2 * canaries * delta * float(np.max(below / np.arange(1, correct + 1)))

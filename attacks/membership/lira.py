@@ -28,7 +28,7 @@ def lira_online(targets: np.ndarray, ins: np.ndarray, outs: np.ndarray, *, varia
         ins: (N, n) or (N, n, d) float, the signals in references with the candidate; n of 2 or more.
         outs: the same, in references without it.
         variance: "per_candidate": each candidate's own, of each side. "pooled": one for all candidates, of each side
-            and observation: the mean of their variances about their own means (section VI.C of the paper). "auto":
+            and observation: the mean of their variances about their own means. "auto":
             pooled below ENOUGH_REFERENCES references.
 
     Returns:
@@ -44,7 +44,7 @@ def lira_online(targets: np.ndarray, ins: np.ndarray, outs: np.ndarray, *, varia
 
 
 def lira_offline(targets: np.ndarray, outs: np.ndarray, *, variance: Variance = "auto") -> np.ndarray:
-    """The log-odds of Pr[Z < phi] for Z normal like the OUT references (section VI.C: one-sided).
+    """The log-odds of Pr[Z < phi] for Z normal like the OUT references: one-sided.
 
     The probability itself is 1 to the last bit a few deviations above the mean; its log-odds go on ordering.
 

@@ -38,8 +38,8 @@ def score_all(
             :mod:`attacks.membership.rmia`; signals must be logit confidences.
         generator: draws the references.
         variance: of LiRA.
-        a: of offline RMIA: 0 to 1, the smaller the more training raises a probability. The papers' .3 is for CIFAR-10;
-            choose it on held-out trials or leave it.
+        a: of offline RMIA: 0 to 1, the smaller the more training raises a probability. Choose it on held-out trials or
+            leave it; never on the scores that are reported.
         gamma: of RMIA.
         population: (M, Z) phi of public points that no trial trained on, for RMIA to compare with; None for the other
             candidates.

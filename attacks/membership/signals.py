@@ -15,7 +15,7 @@ NORM_FLOOR = 1e-30
 
 
 def logit_confidence(logits: Array, labels: Array) -> np.ndarray:
-    """phi = ln p_y - ln sum_{j != y} p_j (Carlini et al. 2022, section V.B), without forming the probabilities.
+    """phi = ln p_y - ln sum_{j != y} p_j (Carlini et al. 2022), without forming the probabilities.
 
     The softmax's normalisation cancels, so that phi = z_y - logsumexp of the other logits: exact to rounding even where
     p_y is 1 to the last bit.

@@ -131,9 +131,7 @@ def view_knows_labels(view: View) -> bool:
     return any(name == "soft_labels" for name, _ in view.arrays)
 
 
-def dreams_and_labels(
-    view: View, public: Public, *, without_own: bool = False
-) -> tuple[torch.Tensor, np.ndarray]:
+def dreams_and_labels(view: View, public: Public, *, without_own: bool = False) -> tuple[torch.Tensor, np.ndarray]:
     """The latest dreams and their labels as logits, in the order of the dreams.
 
     Labels of the finished dreams are the last that follow them in a round; those of mixed copies come later and have

@@ -96,6 +96,93 @@ class AntitheticGradient(MembershipProbe):
         return max(1, public.dreams // 4)
 
 
+class NulledGradient(MembershipProbe):
+    """The same in many contexts, combined so that feature matching cancels exactly.
+
+    In a context, which is what else is in the batch, the gradient of candidate x is g(x) + J(x) w: g is what the
+    classifier's loss says, w the residuals of the features' moments, of which the context alone decides. Any weights a
+    with sum 1 keep g. Those that make the combined gradients shortest, all candidates of a batch together, are near
+    sum a w = 0, and reach it once there are more contexts than numbers in w: two for each matched channel (or channel
+    and position). So what feature matching hides, it hides from a server that asks less often than that; a sum over
+    clients multiplies the number by theirs. Constrained least squares, reweighted so that no candidate dominates.
+    """
+
+    name: ClassVar[str] = "gradient with contexts nulled"
+    adversary: ClassVar[Adversary] = "server"
+    active: ClassVar[bool] = True
+    methods: ClassVar[tuple[str, ...]] = ("codream",)
+
+    def __init__(self, contexts: int = 200) -> None:
+        self.contexts = contexts
+
+    @property
+    def assumptions(self) -> str:  # type: ignore[override]
+        """What the adversary knows and does."""
+        return (
+            f"names the dreams of {self.contexts} steps for each half batch of candidates, the rest filled with "
+            "public images of random contrast and brightness; knows which client would hold a candidate"
+        )
+
+    def queries(self, public: Public) -> Sequence[Query]:
+        kept = self._kept(public)
+        generator = public.generator(2)
+        found = []
+        for _ in range(self.contexts):
+            chosen = torch.randint(len(public.reserve), (public.dreams - kept,), generator=generator)
+            contrast = torch.empty(len(chosen), 1, 1, 1).uniform_(-2.0, 1.2, generator=generator).exp()
+            offset = 0.5 * torch.randn((1, *public.reserve.shape[1:]), generator=generator)
+            dummies = public.reserve[chosen] * contrast + offset
+            found += [
+                Query(images=torch.cat([batch, dummies]), stream="dream_updates")
+                for batch in in_batches(public.images, kept)
+            ]
+        return found
+
+    def signal(self, view: View, public: Public) -> Signal:
+        kept = self._kept(public)
+        steps = -(-len(public) // kept)
+        gradients = np.stack(
+            [
+                _own_updates(view, public, kept=kept, steps=slice(first, first + steps)).reshape(len(public), -1)
+                for first in range(0, self.contexts * steps, steps)
+            ]
+        )
+        combined = np.empty(gradients.shape[1:])
+        owners = public.owners.numpy()
+        for first in range(0, len(public), kept):
+            batch = np.arange(first, min(first + kept, len(public)))
+            for client in np.unique(owners[batch]):
+                rows = batch[owners[batch] == client]
+                combined[rows] = nulled(gradients[:, rows])
+        return gradient_signal(combined)
+
+    @staticmethod
+    def _kept(public: Public) -> int:
+        return max(1, public.dreams // 2)
+
+
+def nulled(gradients: Signal, *, passes: int = 8) -> Signal:
+    """The combination with weights of sum 1 that is shortest, in the sense of the sum of its rows' lengths.
+
+    Args:
+        gradients: (contexts, rows, d) float64.
+        passes: of reweighting: squares first, then lengths.
+
+    Returns:
+        (rows, d) float64.
+    """
+    combined = gradients.mean(axis=0)
+    weights = np.ones(gradients.shape[1])
+    for _ in range(1 + passes):
+        scaled = (gradients * np.sqrt(weights)[None, :, None]).reshape(len(gradients), -1)
+        gram = scaled @ scaled.T
+        gram += 1e-10 * np.trace(gram) / len(gram) * np.eye(len(gram))
+        a = np.linalg.solve(gram, np.ones(len(gram)))
+        combined = np.tensordot(a / a.sum(), gradients, axes=1)
+        weights = 1 / np.sqrt(np.square(combined).sum(axis=1) + 1e-14)
+    return np.asarray(combined)
+
+
 class Extraction(MembershipProbe):
     """Have clients label public images, make a copy of what they know, and attack the copy."""
 
@@ -132,7 +219,8 @@ def _own_updates(view: View, public: Public, *, kept: int, steps: slice) -> Sign
     known. Only the first ``kept`` dreams of each step are candidates."""
     try:
         vectors = [
-            np.stack([known[client] for client in range(view.clients)]) for known in view.vectors("dream_updates")[steps]
+            np.stack([known[client] for client in range(view.clients)])
+            for known in view.vectors("dream_updates")[steps]
         ]
     except NotInViewError:
         vectors = [mean[None] for mean in view.means("dream_updates")[steps]]

@@ -19,7 +19,7 @@ from attacks.reconstruction.matching import (
     DEEP_LEAKAGE,
     Guess,
     Matching,
-    choose_tv,
+    choose_settings,
     invert_gradient,
     match_gradients,
 )
@@ -42,7 +42,7 @@ __all__ = [
     "assess",
     "begins_linear",
     "build_imprint",
-    "choose_tv",
+    "choose_settings",
     "derivative_distance",
     "fedsgd_gradient",
     "invert_first_linear",

@@ -33,7 +33,7 @@ _FLOOR = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Observation:
+class DreamStep:
     """One step as a server sees it.
 
     Attributes:
@@ -74,7 +74,7 @@ def public_statistics(model: nn.Module, images: torch.Tensor) -> list[Moments]:
 
 def recover_statistics(
     models: Sequence[nn.Module],
-    observations: Sequence[Observation],
+    observations: Sequence[DreamStep],
     *,
     start: Sequence[Sequence[Moments]],
     coefficients: Coefficients,

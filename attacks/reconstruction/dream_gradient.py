@@ -88,6 +88,21 @@ class DreamGradient:
         """Moments of the matched layers' inputs on images (N, C, H, W) float64, in the form that dreaming matches."""
         return self._run(images, buffers)[1]
 
+    def recalibrated(self, images: torch.Tensor) -> list[Moments]:
+        """What :func:`~codream_secure.training.recalibrate` would leave in the buffers, differentiable by the images.
+
+        Args:
+            images: (N, C, H, W) float64, one batch of at least two. (One image changes no buffer.)
+        """
+        norms = [self._model.get_submodule(name) for name in self.norms]
+        for norm in norms:
+            norm.found = ()
+        self._model(images)
+        found = [norm.found for norm in norms]
+        for norm in norms:
+            norm.found = None
+        return found
+
     def kept(self) -> list[Moments]:
         """The running (mean, variance) of each batch norm that came with the model, float64."""
         layers = [self._model.get_submodule(name) for name in self.norms]
@@ -119,7 +134,7 @@ class DreamGradient:
 
 
 class _PlainNorm(nn.Module):
-    """An eval-mode batch norm in plain arithmetic: torch's own passes no gradient to the running statistics."""
+    """A batch norm in plain arithmetic: torch's own passes no gradient to the running statistics."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -131,12 +146,19 @@ class _PlainNorm(nn.Module):
         self.register_buffer("running_var", norm.get_buffer("running_var").clone())
         self.weight = norm.weight
         self.bias = norm.bias
+        self.found: tuple[torch.Tensor, ...] | None = None
+        """What the next pass finds, where one is asked to; None runs in eval mode."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        scale = (self.running_var + self.eps).rsqrt()
+        mean, variance = self.running_mean, self.running_var
+        if self.found is not None:
+            mean, variance = _moments(features, per="channel")
+            count = features.numel() // features.shape[1]
+            self.found = (mean, variance * count / (count - 1))
+        scale = (variance + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -self.running_mean * scale
+        shift = -mean * scale
         if self.bias is not None:
             shift = shift + self.bias
         shape = (1, -1) + (1,) * (features.ndim - 2)

@@ -19,7 +19,7 @@ from codream_secure.report.figures import STYLE, Picture, svg
 Epsilon = Mapping[str, Any]
 
 _PROVED, _REFUTED, _REFUTED_TEXT, _INK, _QUIET = "#0072b2", "#d55e00", "#a34700", "#22262b", "#7a7f87"
-_LETTERS = 70  # of a name on a line
+_LETTERS = 72  # of a name on a line
 _LINE = 0.26  # of a name, in the unit of the axis
 _ROOM = 1.12  # of the axis beyond the last mark
 
@@ -41,7 +41,8 @@ def draw_epsilons(parts: Sequence[Epsilon]) -> Picture | None:
         for place, part, claim, label in zip(places, parts, claims, labels, strict=True):
             _draw_bound(axes, part, claim, place=place)
             colour = _REFUTED_TEXT if part["violated"] else _INK
-            axes.text(0, place - 0.27, "\n".join(label), fontsize=8.5, va="bottom", color=colour)
+            name = axes.text(0, place - 0.27, "\n".join(label), fontsize=8.5, va="bottom", color=colour)
+            name.set_in_layout(False)  # a long one must not make the axes narrow
         axes.set_xlim(0, end)
         axes.set_ylim(places[-1] + 0.4, 0.1)
         axes.set_yticks([])
@@ -89,6 +90,7 @@ def _claimed(part: Epsilon) -> float | None:
 def _describe(parts: Sequence[Epsilon], claims: Sequence[float | None]) -> str:
     def said(part: Epsilon, claim: float | None) -> str:
         ledger = "no ledger" if claim is None else f"ledger {claim:.4g}"
-        return f"{who(part)}, {part['probe']}: at least {part['lower']:.2f}, ceiling {part['ceiling']:.2f}, {ledger}"
+        bound = f"at least {part['lower']:.2f}, ceiling {part['ceiling']:.2f}"
+        return f"{who(part)}, {part['probe']}: {bound}, {ledger}{', refuted' if part['violated'] else ''}"
 
     return f"Lower bounds of epsilon. {'; '.join(map(said, parts, claims))}."

@@ -37,7 +37,7 @@ class Finding(Enum):
 def chance(row: Row) -> float | None:
     """What a guess reaches: exactly where the metric says so, otherwise the row's control.
 
-    The null of the advantage lies above 0, for its threshold is the best one in hindsight: only a control says where.
+    The advantage of a guess lies above 0, for its threshold is the best one in hindsight: a control of 0 is none.
 
     >>> chance({"metric": "AUC", "control": None}), chance({"metric": "TPR@1%FPR", "control": None})
     (0.5, 0.01)
@@ -53,7 +53,7 @@ def chance(row: Row) -> float | None:
     if rank:
         return 1 / int(rank[1])
     control: float | None = row["control"]
-    return control
+    return None if metric == "advantage" and not control else control
 
 
 def finding(row: Row) -> Finding:

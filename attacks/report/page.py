@@ -146,7 +146,7 @@ def _threats(threats: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[t
     """Protections whose models are the same, and the model."""
     alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name, model in threats.items():
-        said = tuple((label, model[party]) for party, label in _PARTIES.items() if model[party])
+        said = tuple((label, model[party]) for party, label in _PARTIES.items() if model.get(party))
         alike.setdefault(said, []).append(name)
     return [(", ".join(names), list(said)) for said, names in alike.items()]
 

@@ -214,7 +214,7 @@ def check_audit(audit: Mapping[str, Any], *, source: str = "audit") -> dict[str,
         found = "is no audit" if version is None else f"is of version {version!r}"
         raise ConfigError(f"{source} {found}: version {VERSION} is needed, run the audit again with this release")
     try:
-        return AuditPart.model_validate(dict(audit)).model_dump()
+        return AuditPart.model_validate(dict(audit)).model_dump(exclude_unset=True)
     except ValidationError as error:
         faults = [_fault(part) for part in error.errors(include_url=False, include_input=False)]
         more = len(faults) - _SHOWN_FAULTS

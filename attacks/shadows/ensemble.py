@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from attacks.shadows.layers import Padding
+from attacks.shadows.layers import Call, Padding
 from attacks.shadows.lessons import Lesson
 from attacks.shadows.losses import cross_entropies
 from attacks.shadows.optimizers import make_optimizer
@@ -22,6 +23,10 @@ from codream_secure.errors import NumericalError
 from codream_secure.training import Optimization
 
 Result = float | NumericalError
+# Values of a batch's images that an ensemble works on at a time: so many that the cost of starting operations is small,
+# and so few that activations, some fifty times as many, do not leave the processor's second-level cache for long.
+_VALUES = 40_000
+_FEWEST = 4
 
 
 @dataclass
@@ -44,11 +49,18 @@ def fit_together(lessons: Sequence[Lesson], optimization: Optimization, *, epoch
     Returns:
         For each lesson the mean loss over the last epoch, or the error that it ended with.
     """
-    ensemble = _Ensemble(lessons, optimization, epochs)
-    for epoch in range(epochs):
-        ensemble.epoch(epoch)
-    ensemble.stack.write_back()
-    return ensemble.results
+    results: list[Result] = []
+    first = lessons[0].images
+    each = first[0].numel() * min(optimization.batch_size, len(first))
+    size = max(_FEWEST, _VALUES // each)
+    for start in range(0, len(lessons), size):
+        ensemble = _Ensemble(lessons[start : start + size], optimization, epochs)
+        with torch.no_grad():
+            for epoch in range(epochs):
+                ensemble.epoch(epoch)
+        ensemble.stack.write_back()
+        results += ensemble.results
+    return results
 
 
 class _Ensemble:
@@ -88,18 +100,17 @@ class _Ensemble:
 
     def _step(self, rows: list[int], batches: list[torch.Tensor], *, stored: bool) -> None:
         chosen = None if rows == self._everyone else torch.tensor(rows)
-        weights = self._of(self.stack.weights, chosen).detach().requires_grad_()
+        weights = self.stack.weights if chosen is None else self.stack.weights[chosen]
         lessons = [self.learners[index].lesson for index in rows]
-        losses = self._forward(weights, chosen, lessons, batches, stored=stored)
-        (gradient,) = torch.autograd.grad(losses.sum(), weights)
+        gradient, values = self._gradient(weights, chosen, lessons, batches, stored=stored)
         if self._optimization.max_grad_norm is not None:
             length = torch.linalg.vector_norm(gradient, dim=1)
             gradient.mul_((self._optimization.max_grad_norm / (length + 1e-6)).clamp_(max=1.0)[:, None])
         self._optimizer.step(gradient, chosen)
-        for index, batch, loss in zip(rows, batches, losses.tolist(), strict=True):
-            self.learners[index].total += loss * len(batch)
+        for index, batch, value in zip(rows, batches, values.tolist(), strict=True):
+            self.learners[index].total += value * len(batch)
 
-    def _forward(
+    def _gradient(
         self,
         weights: torch.Tensor,
         chosen: torch.Tensor | None,
@@ -107,48 +118,40 @@ class _Ensemble:
         batches: list[torch.Tensor],
         *,
         stored: bool,
-    ) -> torch.Tensor:
-        """(m,) losses, of which a single image's is taken with stored statistics."""
-        taken = [lesson.taken(batch) for lesson, batch in zip(lessons, batches, strict=True)]
-        logits = self._logits(weights, chosen, [images for images, _ in taken], stored=stored)
-        losses = lessons[0].losses(logits, [labels for _, labels in taken])
-        rehearsed = [lesson.rehearsed() for lesson in lessons]
-        pairs = [pair for pair in rehearsed if pair is not None]
-        if not pairs:
-            return losses
-        logits = self._logits(weights, chosen, [images for images, _ in pairs], stored=stored)
-        factors = torch.tensor([lesson.rehearsal_weight for lesson in lessons]).to(losses)
-        return losses + factors * cross_entropies(logits, [labels for _, labels in pairs])
-
-    def _logits(
-        self, weights: torch.Tensor, chosen: torch.Tensor | None, images: list[torch.Tensor], *, stored: bool
-    ) -> torch.Tensor:
-        """(m, classes, B) of (n, C, H, W) images each, where B is the longest n."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(m, P) gradients and (m,) losses, of which a single image's is taken with stored statistics."""
         stack = self.stack
-        longest = max(map(len, images))
+        taken = [lesson.taken(batch) for lesson, batch in zip(lessons, batches, strict=True)]
+        logits, tape = self._forward(weights, chosen, [images for images, _ in taken], stored=stored)
+        values, by_logits = lessons[0].losses(logits, [labels for _, labels in taken])
+        gradient = stack.backward(weights, tape, by_logits)
+        pairs = [pair for pair in (lesson.rehearsed() for lesson in lessons) if pair is not None]
+        if pairs:
+            logits, tape = self._forward(weights, chosen, [images for images, _ in pairs], stored=stored)
+            rehearsed, by_logits = cross_entropies(logits, [labels for _, labels in pairs])
+            factors = torch.tensor([lesson.rehearsal_weight for lesson in lessons]).to(values)
+            gradient.add_(stack.backward(weights, tape, by_logits.mul_(factors[:, None, None])))
+            values = values + factors * rehearsed
+        return gradient, values
+
+    def _forward(
+        self, weights: torch.Tensor, chosen: torch.Tensor | None, images: list[torch.Tensor], *, stored: bool
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """(m, classes, B) logits of (n, C, H, W) images each, where B is the longest n, and the tape."""
+        stack = self.stack
+        batch = torch.nn.utils.rnn.pad_sequence(images, batch_first=True)
         counts = [len(each) for each in images]
-        first = images[0]
         padding = None
-        if min(counts) == longest:
-            batch = torch.stack(images)
-        else:
-            batch = first.new_zeros(len(images), longest, *first.shape[1:])
-            for row, each in zip(batch, images, strict=True):
-                row[: len(each)] = each
-            sizes = torch.tensor(counts, device=first.device)
-            mask = torch.arange(longest, device=first.device) < sizes[:, None]
-            padding = Padding(mask[:, None].to(first.dtype), sizes.to(first.dtype))
-        running = [(self._of(mean, chosen), self._of(variance, chosen)) for mean, variance in stack.running]
+        if min(counts) != max(counts):
+            sizes = torch.tensor(counts, device=batch.device)
+            mask = torch.arange(max(counts), device=batch.device) < sizes[:, None]
+            padding = Padding(mask[:, None].to(batch.dtype), sizes.to(batch.dtype))
+        running = stack.running if chosen is None else stack.running[chosen]
         found = stack.forward(
-            weights, batch.permute(0, 2, 3, 4, 1).contiguous(), running, padding=padding, stored=stored
+            weights, batch.permute(0, 2, 3, 4, 1).contiguous(), Call(running, padding=padding, stored=stored)
         )
         if not stored:
             if chosen is not None:
-                for kept, moved in zip(stack.running, running, strict=True):
-                    kept[0][chosen], kept[1][chosen] = moved
+                stack.running[chosen] = running
             stack.batches[slice(None) if chosen is None else chosen] += 1
         return found
-
-    @staticmethod
-    def _of(tensor: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
-        return tensor if chosen is None else tensor[chosen]

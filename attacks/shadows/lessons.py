@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from attacks.shadows.losses import cross_entropies, divergences
+from attacks.shadows.losses import Losses, cross_entropies, divergences
 from attacks.shadows.stacked import signature
 from codream_secure import training
 from codream_secure.client import Rehearsal, distil
@@ -67,8 +67,8 @@ class Lesson:
         """0 without rehearsal."""
         return self.rehearsal.weight if self.rehearsal is not None else 0.0
 
-    def losses(self, logits: torch.Tensor, labels: list[torch.Tensor]) -> torch.Tensor:
-        """(m,) losses of (m, classes, B) logits, for this lesson and others with its key."""
+    def losses(self, logits: torch.Tensor, labels: list[torch.Tensor]) -> Losses:
+        """The losses of (m, classes, B) logits, for this lesson and others with its key."""
         if self.temperature is None:
             return cross_entropies(logits, labels)
         return divergences(logits, labels, temperature=self.temperature)

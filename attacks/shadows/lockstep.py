@@ -45,25 +45,23 @@ class _Task(Generic[T]):
     over: bool = False
 
 
-def run_together(works: Sequence[Callable[[], T]], *, describe: Callable[[int], str] = str) -> list[T]:
+def run_together(works: Sequence[Callable[[], T]]) -> list[T]:
     """The results of all tasks, in their order.
 
     Args:
         works: functions that fit models by :func:`codream_secure.training.fit`.
-        describe: names a task, by its number, in a note on the error that it raises.
 
     Raises:
         BaseException: the first error of a task, once all others have been abandoned.
     """
-    conductor = _Conductor([_Task(work) for work in works], describe)
+    conductor = _Conductor([_Task(work) for work in works])
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         return conductor.run()
 
 
 class _Conductor(Generic[T]):
-    def __init__(self, tasks: list[_Task[T]], describe: Callable[[int], str]) -> None:
+    def __init__(self, tasks: list[_Task[T]]) -> None:
         self._tasks = tasks
-        self._describe = describe
         self._back = threading.Semaphore(0)
         """Released by a thread that has come to a wait or to its end."""
         self._abandon = False
@@ -74,11 +72,10 @@ class _Conductor(Generic[T]):
                 task.thread = threading.Thread(target=self._live, args=(task,), daemon=True)
                 task.thread.start()
             while any(not task.over for task in self._tasks):
-                for number, task in enumerate(self._tasks):
+                for task in self._tasks:
                     if not task.over:
                         self._let_run(task)
                         if task.error is not None:
-                            task.error.add_note(f"in {self._describe(number)}")
                             raise task.error
                 self._fit_all()
         finally:

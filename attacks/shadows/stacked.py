@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from attacks.shadows import layers
-from attacks.shadows.layers import Padding
+from attacks.shadows.layers import Call, Layer
 from codream_secure.models.small import LeNet5, SmallCNN
 
 
@@ -62,12 +62,11 @@ def signature(model: nn.Module) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A layer of the first model, and where its tensors are in the stack."""
+class _Place:
+    """A layer, and which of the stack's tensors are its own."""
 
-    module: nn.Module
-    parameters: tuple[int, ...]
-    norm: int
+    layer: Layer
+    own: slice
 
 
 class Stack:
@@ -78,7 +77,8 @@ class Stack:
 
     Attributes:
         weights: (M, P) all parameters, model by model.
-        running: for each batch norm the (M, C) running means and variances.
+        running: (M, S) running means and variances of all batch norms.
+        batches: (M,) batches that moved them.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -86,100 +86,99 @@ class Stack:
         found = layers_of(self.models[0])
         if found is None:
             raise ValueError(f"models are {type(self.models[0]).__name__}, which cannot be stacked")
-        self.weights = torch.stack([_flat(model) for model in self.models])
-        self._shapes: list[torch.Size] = []
-        self._layers: list[_Layer] = []
-        norms = 0
-        for module in found:
-            own = list(module.parameters())
-            start = len(self._shapes)
-            self._shapes += [parameter.shape for parameter in own]
-            self._layers.append(_Layer(module, tuple(range(start, start + len(own))), norms))
-            norms += isinstance(module, nn.BatchNorm2d)
-        _move_pools_forward(self._layers)
-        self._sizes = [shape.numel() for shape in self._shapes]
-        stacked = [list(_norms(model)) for model in self.models]
-        self.running = [
-            (
-                torch.stack([norm.running_mean for norm in column if norm.running_mean is not None]),
-                torch.stack([norm.running_var for norm in column if norm.running_var is not None]),
-            )
-            for column in zip(*stacked, strict=True)
-        ]
+        self.weights = torch.stack([_joined(model.parameters()) for model in self.models])
+        self.running = torch.stack([_joined(_statistics(model)) for model in self.models])
         self.batches = torch.zeros(len(self.models), dtype=torch.int64)
-        """Batches that moved the running statistics of each model."""
+        self._shapes = [parameter.shape for parameter in self.models[0].parameters()]
+        self._sizes = [shape.numel() for shape in self._shapes]
+        self._places: list[_Place] = []
+        tensors = columns = 0
+        for module in found:
+            own = slice(tensors, tensors + len(list(module.parameters())))
+            tensors = own.stop
+            self._places.append(_Place(_layer(module, columns), own))
+            if isinstance(module, nn.BatchNorm2d):
+                columns += 2 * module.num_features
+        _move_pools_forward(self._places)
 
-    def forward(
-        self,
-        weights: torch.Tensor,
-        images: torch.Tensor,
-        running: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        *,
-        padding: Padding | None = None,
-        stored: bool = False,
-    ) -> torch.Tensor:
-        """Logits (m, classes, B) of m models in train mode, differentiable by weights.
+    def forward(self, weights: torch.Tensor, images: torch.Tensor, call: Call) -> tuple[torch.Tensor, list[Any]]:
+        """Logits (m, classes, B) of m models in train mode, and what :meth:`backward` has to be told.
 
         Args:
             weights: (m, P), the rows of any m of the models.
-            images: (m, C, H, W, B), padded with zeros.
-            running: these models' statistics, which move in place.
-            padding: of batches that are padded.
-            stored: batch norms take their stored statistics and leave them.
+            images: (m, C, H, W, B), padded with zeros; may be overwritten.
+            call: these models' statistics, and how they are used.
         """
-        count = len(weights)
-        pieces = [
-            piece.view(count, *shape)
-            for piece, shape in zip(weights.split(self._sizes, dim=1), self._shapes, strict=True)
-        ]
-        values = images
-        for layer in self._layers:
-            module, own = layer.module, [pieces[index] for index in layer.parameters]
-            if isinstance(module, nn.Conv2d):
-                values = layers.Convolution.apply(values, own[0], module.padding[0])
-                if len(own) > 1:
-                    values = values + own[1][:, :, None, None, None]
-            elif isinstance(module, nn.BatchNorm2d):
-                if stored:
-                    values = layers.stored_norm(values, own[0], own[1], running[layer.norm], module.eps)
-                else:
-                    rest = (running[layer.norm], module.momentum, module.eps, padding)
-                    values = layers.BatchNorm.apply(values, own[0], own[1], *rest)
-            elif isinstance(module, nn.MaxPool2d):
-                values = layers.max_pool(values, int(module.kernel_size))  # type: ignore[arg-type]
-            elif isinstance(module, nn.ReLU):
-                values = F.relu(values)
-            elif isinstance(module, nn.Flatten):
-                values = values.reshape(count, -1, values.shape[-1])
-            else:
-                values = layers.linear(values, own[0], own[1] if len(own) > 1 else None)
-        return values
+        pieces, values, tape = self._pieces(weights), images, []
+        for place in self._places:
+            values, kept = place.layer.forward(values, pieces[place.own], call)
+            tape.append(kept)
+        return values, tape
+
+    def backward(self, weights: torch.Tensor, tape: list[Any], gradient: torch.Tensor) -> torch.Tensor:
+        """(m, P) gradients by the weights, of a gradient by the logits. Uses up the tape."""
+        found = torch.empty_like(weights)
+        pieces, into = self._pieces(weights), self._pieces(found)
+        current: torch.Tensor | None = gradient
+        for index in reversed(range(len(self._places))):
+            place = self._places[index]
+            if current is None:
+                break
+            # The images' own gradient is nobody's; before the first weights there may be a flattening.
+            wanted = self._places[0].own.stop < place.own.start or place.own.stop == place.own.start
+            current = place.layer.backward(
+                tape.pop(), current, pieces[place.own], into[place.own], wanted=wanted and index > 0
+            )
+        return found
+
+    def _pieces(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Views of (m, P) rows, one for each parameter."""
+        parts = rows.split(self._sizes, dim=1)
+        return [part.view(len(rows), *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     @torch.no_grad()
     def write_back(self) -> None:
         """Give every model its weights and statistics."""
         for index, model in enumerate(self.models):
-            parts = self.weights[index].split(self._sizes)
-            for parameter, part in zip(model.parameters(), parts, strict=True):
-                parameter.copy_(part.view_as(parameter))
-            for norm, (mean, variance) in zip(_norms(model), self.running, strict=True):
-                if norm.running_mean is not None and norm.running_var is not None:
-                    norm.running_mean.copy_(mean[index])
-                    norm.running_var.copy_(variance[index])
-                if norm.num_batches_tracked is not None:
-                    norm.num_batches_tracked += int(self.batches[index])
+            for tensors, row in ((model.parameters(), self.weights[index]), (_statistics(model), self.running[index])):
+                start = 0
+                for tensor in tensors:
+                    tensor.copy_(row[start : start + tensor.numel()].view_as(tensor))
+                    start += tensor.numel()
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d) and module.num_batches_tracked is not None:
+                    module.num_batches_tracked += int(self.batches[index])
 
 
-def _move_pools_forward(found: list[_Layer]) -> None:
+def _layer(module: nn.Module, column: int) -> Layer:
+    """The layer of many models that does what this does for one; ``column`` is where its statistics begin."""
+    if isinstance(module, nn.Conv2d):
+        return layers.Convolution(module)
+    if isinstance(module, nn.BatchNorm2d):
+        middle = column + module.num_features
+        return layers.BatchNorm(module, mean=slice(column, middle), variance=slice(middle, 2 * middle - column))
+    if isinstance(module, nn.MaxPool2d):
+        return layers.MaxPool(module)
+    if isinstance(module, nn.Flatten):
+        return layers.Flatten()
+    return layers.Linear() if isinstance(module, nn.Linear) else layers.Rectifier()
+
+
+def _move_pools_forward(found: list[_Place]) -> None:
     """Pool before rectifying: the same values, the same gradients, and a quarter of the values to rectify."""
     for index in range(len(found) - 1):
-        if isinstance(found[index].module, nn.ReLU) and isinstance(found[index + 1].module, nn.MaxPool2d):
+        if isinstance(found[index].layer, layers.Rectifier) and isinstance(found[index + 1].layer, layers.MaxPool):
             found[index], found[index + 1] = found[index + 1], found[index]
 
 
-def _flat(model: nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+def _joined(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    parts = [tensor.detach().reshape(-1) for tensor in tensors]
+    return torch.cat(parts) if parts else torch.empty(0)
 
 
-def _norms(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
-    return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+def _statistics(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Running mean, then variance, of each batch norm."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            yield module.running_mean
+            yield module.running_var

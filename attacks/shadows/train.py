@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from attacks.shadows.lockstep import run_together
 from attacks.shadows.pool import Pool
 from attacks.shadows.store import load_trained, save_trained, trial_key
-from attacks.shadows.trial import Trained, train_alone
+from attacks.shadows.trial import Trained, advance, make_method, measured
 from codream_secure.config import Config
 from codream_secure.data import DataSource
 from codream_secure.errors import ConfigError
 from codream_secure.federation import Observer
+from codream_secure.methods import Method
 
 
 def train_trials(
@@ -32,6 +36,7 @@ def train_trials(
     *,
     seed: int,
     workers: int = 1,
+    together: int = 32,
     cache: Path | None = None,
     observe: Observer | None = None,
 ) -> list[Trained]:
@@ -50,6 +55,9 @@ def train_trials(
         members: (M, N) bool, which candidates each trial trains on.
         seed: of trial 0.
         workers: processes; 1 trains in this one.
+        together: the most trials that one process trains side by side, fitting their models as ensembles. Their weights
+            are those of trials trained one by one, up to rounding, which grows over many steps as it does between
+            machines. 1 trains one by one, to the very bits of a run.
         cache: folder of finished trials, which are read and not trained again; made if missing. None keeps none.
         observe: told ("shadow federations", done, all) as trials end.
 
@@ -66,15 +74,16 @@ def train_trials(
         raise ConfigError(
             f"members must be bool of shape (trials, {len(pool)}), got {rows.dtype} of shape {tuple(rows.shape)}"
         )
-    if workers < 1:
-        raise ConfigError(f"workers is {workers}, but it must be at least 1")
+    for name, value in (("workers", workers), ("together", together)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, but it must be at least 1")
     digest = pool.digest()
     job = _Job(config=config, source=source, pool=pool, rows=rows, seed=seed)
     found: dict[int, Trained] = {}
     paths: dict[int, Path] = {}
     for trial, row in enumerate(rows):
         if cache is not None:
-            key = trial_key(config, source, row, pool_digest=digest, seed=seed + trial, ensemble=False)
+            key = trial_key(config, source, row, pool_digest=digest, seed=seed + trial, ensemble=together > 1)
             paths[trial] = cache / f"{key}.pt"
             known = load_trained(paths[trial])
             if known is not None:
@@ -82,7 +91,7 @@ def train_trials(
     missing = [trial for trial in range(len(rows)) if trial not in found]
     if observe is not None:
         observe("shadow federations", len(found), len(rows))
-    for trained in _trained(job, missing, workers=workers):
+    for trained in _trained(job, missing, workers=workers, together=together):
         found[trained.trial] = trained
         if trained.trial in paths:
             save_trained(paths[trained.trial], trained)
@@ -101,37 +110,55 @@ class _Job:
     rows: torch.Tensor
     seed: int
 
-    def train(self, trial: int, *, observe: Observer | None = None) -> Trained:
+    def train(self, trials: Sequence[int], *, observe: Observer | None = None) -> list[Trained]:
+        """These trials, side by side."""
+        if len(trials) == 1:
+            return [self._alone(trials[0], observe)]
+        started = time.perf_counter()
+        methods = run_together([partial(self._through, trial, observe) for trial in trials])
+        seconds = (time.perf_counter() - started) / len(trials)
+        return [measured(method, trial=trial, seconds=seconds) for trial, method in zip(trials, methods, strict=True)]
+
+    def _alone(self, trial: int, observe: Observer | None) -> Trained:
+        started = time.perf_counter()
+        method = self._through(trial, observe)
+        return measured(method, trial=trial, seconds=time.perf_counter() - started)
+
+    def _through(self, trial: int, observe: Observer | None) -> Method:
+        seed = self.seed + trial
         try:
-            return train_alone(
-                self.config,
-                self.source,
-                self.pool,
-                self.rows[trial],
-                trial=trial,
-                seed=self.seed + trial,
-                observe=observe,
-            )
+            method = make_method(self.config, self.source, self.pool, self.rows[trial], seed=seed)
+            advance(method, observe=observe)
         except BaseException as error:
-            error.add_note(f"in trial {trial} (run.seed = {self.seed + trial})")
+            error.add_note(f"in trial {trial} (run.seed = {seed})")
             raise
+        return method
 
 
-def _trained(job: _Job, trials: list[int], *, workers: int) -> Iterator[Trained]:
-    if workers == 1 or len(trials) < 2:
+def _groups(trials: list[int], *, workers: int, together: int) -> list[list[int]]:
+    """Nearly equal groups, as few as there may be and at least one for each worker."""
+    if not trials:
+        return []
+    count = min(len(trials), max(workers, -(-len(trials) // together)))
+    return [chunk.tolist() for chunk in np.array_split(np.asarray(trials), count)]
+
+
+def _trained(job: _Job, trials: list[int], *, workers: int, together: int) -> Iterator[Trained]:
+    groups = _groups(trials, workers=workers, together=together)
+    if workers == 1 or len(groups) < 2:
         with _one_thread():
-            for trial in trials:
-                yield job.train(trial)
+            for group in groups:
+                yield from job.train(group)
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     executor = ProcessPoolExecutor(
-        max_workers=min(workers, len(trials)), mp_context=context, initializer=_begin, initargs=(job, stop)
+        max_workers=min(workers, len(groups)), mp_context=context, initializer=_begin, initargs=(job, stop)
     )
     try:
-        futures: list[Future[Trained]] = [executor.submit(_train, trial) for trial in trials]
+        futures: list[Future[list[Trained]]] = [executor.submit(_train, group) for group in groups]
         for future in as_completed(futures):
-            yield future.result()
+            yield from future.result()
     finally:
         # Also after an error or Ctrl-C, which workers ignore: they look at the event wherever a method reports.
         stop.set()
@@ -162,11 +189,11 @@ def _begin(job: _Job, stop: Any) -> None:
     _worker[:] = [job, stop]
 
 
-def _train(trial: int) -> Trained:
+def _train(trials: list[int]) -> list[Trained]:
     job, stop = _worker
 
     def watch(phase: str, done: int, total: int) -> None:
         if stop.is_set():
             raise _Stopped
 
-    return job.train(trial, observe=watch)
+    return job.train(trials, observe=watch)

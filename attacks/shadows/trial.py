@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -112,23 +111,6 @@ def measured(method: Method, *, trial: int, seconds: float) -> Trained:
         test_accuracy=tuple(accuracy(model, *federation.test) for model in method.models()),
         seconds=seconds,
     )
-
-
-def train_alone(
-    config: Config,
-    source: DataSource,
-    pool: Pool,
-    row: torch.Tensor,
-    *,
-    trial: int,
-    seed: int,
-    observe: Observer | None = None,
-) -> Trained:
-    """One trial from beginning to end, in this thread; ``seed`` is the trial's own."""
-    started = time.perf_counter()
-    method = make_method(config, source, pool, row, seed=seed)
-    advance(method, observe=observe)
-    return measured(method, trial=trial, seconds=time.perf_counter() - started)
 
 
 def rebuild(
