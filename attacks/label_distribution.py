@@ -34,7 +34,7 @@ class DistributionErrors:
     kl: Estimate
 
 
-def estimate(logits: torch.Tensor, *, method: Method = "sharpened", power: float = 2.0) -> torch.Tensor:
+def estimate(logits: torch.Tensor, *, method: Method = "sharpened", power: float = 1.25) -> torch.Tensor:
     """One client's class distribution, (C,) float64.
 
     Args:
@@ -53,7 +53,7 @@ def estimate(logits: torch.Tensor, *, method: Method = "sharpened", power: float
     return sharp / sharp.sum()
 
 
-def estimate_all(logits: Sequence[torch.Tensor], *, method: Method = "sharpened", power: float = 2.0) -> torch.Tensor:
+def estimate_all(logits: Sequence[torch.Tensor], *, method: Method = "sharpened", power: float = 1.25) -> torch.Tensor:
     """Every client's distribution, (K, C); arguments as for :func:`estimate`."""
     return torch.stack([estimate(each, method=method, power=power) for each in logits])
 

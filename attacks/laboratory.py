@@ -8,17 +8,21 @@ would have passed. What an active server asks (:func:`asked`) goes through those
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+from torch import nn
+
 from attacks.public import Query, nearest_points
+from attacks.reconstruction import fedsgd_gradient
 from attacks.transcript import Shown, Sum, Transcript, TranscriptRecorder, public_streams
 from attacks.views import PUBLISHED, NotInViewError
 from codream_secure.channel import Channel
 from codream_secure.errors import ConfigError
 from codream_secure.methods import Method
 from codream_secure.methods.codream import CoDream
-from codream_secure.methods.fedavg import averaged_tensors
+from codream_secure.methods.fedavg import FedAvg, averaged_tensors
 from codream_secure.releases import NoisyReleases
 from codream_secure.streams import make_terms
 from protocols import Simulation, SumProtocol, make_protocol
@@ -115,6 +119,33 @@ def asked(method: CoDream, queries: Sequence[Query]) -> Transcript:
     finally:
         federation.channel.begin_round(0)
         federation.channel = channel
+    return transcript
+
+
+def fedsgd(
+    method: FedAvg,
+    model: nn.Module,
+    images: Mapping[int, torch.Tensor],
+    labels: Mapping[int, torch.Tensor],
+    *,
+    first: int | None = None,
+) -> Transcript:
+    """What passes when every client sends the gradient of one batch (FedSGD), under the method's own protection.
+
+    Args:
+        method: whose clients and terms they are.
+        model: what the server handed out; an honest one, or one that it made for the purpose.
+        images: client to its batch, (B, C, H, W).
+        labels: client to (B,) int64.
+        first: send the gradients of so many parameters only, the first ones; None sends all.
+    """
+    federation = method.federation
+    transcript = _empty(method, federation.channel.protocol)
+    channel = Channel(federation.channel.protocol, federation.channel.clients, terms=make_terms(method.config))
+    channel.recorder = TranscriptRecorder(transcript)
+    sent = {client: list(fedsgd_gradient(model, images[client], labels[client]).gradients[:first]) for client in images}
+    channel.mean(sent, phase="weights")
+    channel.begin_round(0)
     return transcript
 
 

@@ -68,12 +68,14 @@ class InvertedStep:
 
     Attributes:
         gradient: float64, of the dreams' shape.
+        alternative: the other gradient that would have made the same step; the same where there is none.
         uncertainty: what float32's rounding of the dreams leaves open, of the same shape, to first order; infinite
             where the size is not determined (its sign then is). Errors of the state handed in come on top.
         state: Adam's memory after the step; None for plain averaging.
     """
 
     gradient: torch.Tensor
+    alternative: torch.Tensor
     uncertainty: torch.Tensor
     state: AdamState | None
 
@@ -126,17 +128,20 @@ def invert_step(
     moved = before.double() - after.double()
     rounding = _half_ulp(after) + _half_ulp(lr * torch.ones_like(after))
     if optimizer == "fedavg":
-        return InvertedStep(gradient=moved / lr, uncertainty=rounding / lr, state=None)
+        gradient = moved / lr
+        return InvertedStep(gradient=gradient, alternative=gradient, uncertainty=rounding / lr, state=None)
     known = AdamState.fresh(before) if state is None else state
     epsilon = _EPSILON[optimizer]
     time = known.step + 1
     corrected = (1 - betas[0] ** time) / lr
     ratio, resolution = moved * corrected, rounding * corrected
-    gradient = _solve(ratio, resolution, known, betas=betas, epsilon=epsilon)
+    gradient, alternative = _solve(ratio, resolution, known, betas=betas, epsilon=epsilon)
     uncertainty = resolution / _sensitivity(gradient, known, betas=betas, epsilon=epsilon).abs()
     undetermined = ~gradient.isfinite()
     uncertainty = torch.where(undetermined | ~uncertainty.isfinite(), torch.inf, uncertainty)
-    return InvertedStep(gradient=gradient, uncertainty=uncertainty, state=known.after(gradient, betas=betas))
+    return InvertedStep(
+        gradient=gradient, alternative=alternative, uncertainty=uncertainty, state=known.after(gradient, betas=betas)
+    )
 
 
 def invert_trajectory(
@@ -157,10 +162,11 @@ def invert_trajectory(
 
 def _solve(
     ratio: torch.Tensor, resolution: torch.Tensor, state: AdamState, *, betas: tuple[float, float], epsilon: float
-) -> torch.Tensor:
-    """The gradient g with (b1 m + (1 - b1) g) = ratio (sqrt((b2 v + (1 - b2) g^2) / c) + epsilon), nearest to the last.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients g with (b1 m + (1 - b1) g) = ratio (sqrt((b2 v + (1 - b2) g^2) / c) + epsilon).
 
-    Squared, that is a quadratic in g whose roots on the wrong side of zero are no solutions.
+    Squared, that is a quadratic in g whose roots on the wrong side of zero are no solutions. The first of the two that
+    are returned is the nearer to the last gradient; where there is one solution they are the same.
     """
     time = state.step + 1
     correction = 1 - betas[1] ** time
@@ -170,7 +176,7 @@ def _solve(
         # ratio / (1 - b1) = g / (|g| + epsilon): where that is 1, to the resolution, the size is left open.
         share = ratio.abs() / new_share
         size = epsilon * share / torch.maximum(1 - share, resolution / new_share)
-        return ratio.sign() * size
+        return ratio.sign() * size, ratio.sign() * size
     offset = mean_part - ratio * epsilon
     a = new_share**2 - ratio.square() * square_share
     b = new_share * offset
@@ -182,9 +188,10 @@ def _solve(
     candidates = torch.stack([q / a, c / q])
     valid = (offset + new_share * candidates) * ratio >= 0
     distance = torch.where(valid & candidates.isfinite(), (candidates - state.last).abs(), torch.inf)
-    best = distance.argmin(0, keepdim=True)
-    chosen = candidates.gather(0, best)[0]
-    return torch.where(chosen.isfinite(), chosen, -mean_part / new_share)
+    nearer = distance.argmin(0, keepdim=True)
+    chosen, other = candidates.gather(0, nearer)[0], candidates.gather(0, 1 - nearer)[0]
+    chosen = torch.where(distance.amin(0).isfinite(), chosen, -mean_part / new_share)
+    return chosen, torch.where(distance.amax(0).isfinite(), other, chosen)
 
 
 def _sensitivity(

@@ -109,7 +109,9 @@ def recover_statistics(
     gradients = [DreamGradient(model, coefficients, classes=classes) for model in models]
     for gradient in gradients:
         if gradient.layers != gradient.norms:
-            raise ModelError("some matched layers keep no statistics of their own: fit images instead (image_fit)")
+            raise ModelError(
+                "some matched layers keep no statistics of their own: their moments are measured, see position_moments"
+            )
     seen = [(step.dreams.double(), step.gradient.double()) for step in observations]
     observed = torch.cat([gradient.flatten() for _, gradient in seen])
     size = observed.norm()

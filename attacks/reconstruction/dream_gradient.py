@@ -88,19 +88,12 @@ class DreamGradient:
         """Moments of the matched layers' inputs on images (N, C, H, W) float64, in the form that dreaming matches."""
         return self._run(images, buffers)[1]
 
-    def recalibrated(self, images: torch.Tensor) -> list[Moments]:
-        """What :func:`~codream_secure.training.recalibrate` would leave in the buffers, differentiable by the images.
-
-        Args:
-            images: (N, C, H, W) float64, one batch of at least two. (One image changes no buffer.)
-        """
-        norms = [self._model.get_submodule(name) for name in self.norms]
-        for norm in norms:
-            norm.found = ()
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The matched layers' inputs themselves, each flat: (N, d) float64."""
+        self._seen.clear()
         self._model(images)
-        found = [norm.found for norm in norms]
-        for norm in norms:
-            norm.found = None
+        found = [self._seen[name].flatten(1) for name in self.layers]
+        self._seen.clear()
         return found
 
     def kept(self) -> list[Moments]:
@@ -134,7 +127,7 @@ class DreamGradient:
 
 
 class _PlainNorm(nn.Module):
-    """A batch norm in plain arithmetic: torch's own passes no gradient to the running statistics."""
+    """An eval-mode batch norm in plain arithmetic: torch's own passes no gradient to the running statistics."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -146,19 +139,12 @@ class _PlainNorm(nn.Module):
         self.register_buffer("running_var", norm.get_buffer("running_var").clone())
         self.weight = norm.weight
         self.bias = norm.bias
-        self.found: tuple[torch.Tensor, ...] | None = None
-        """What the next pass finds, where one is asked to; None runs in eval mode."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        mean, variance = self.running_mean, self.running_var
-        if self.found is not None:
-            mean, variance = _moments(features, per="channel")
-            count = features.numel() // features.shape[1]
-            self.found = (mean, variance * count / (count - 1))
-        scale = (variance + self.eps).rsqrt()
+        scale = (self.running_var + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -mean * scale
+        shift = -self.running_mean * scale
         if self.bias is not None:
             shift = shift + self.bias
         shape = (1, -1) + (1,) * (features.ndim - 2)

@@ -25,7 +25,7 @@ from codream_secure.training import Optimization
 Result = float | NumericalError
 # Values of a batch's images that an ensemble works on at a time: so many that the cost of starting operations is small,
 # and so few that activations, some fifty times as many, do not leave the processor's second-level cache for long.
-_VALUES = 40_000
+_VALUES = 65_536
 _FEWEST = 4
 
 
@@ -129,7 +129,7 @@ class _Ensemble:
         if pairs:
             logits, tape = self._forward(weights, chosen, [images for images, _ in pairs], stored=stored)
             rehearsed, by_logits = cross_entropies(logits, [labels for _, labels in pairs])
-            factors = torch.tensor([lesson.rehearsal_weight for lesson in lessons]).to(values)
+            factors = values.new_tensor([lesson.rehearsal_weight for lesson in lessons])
             gradient.add_(stack.backward(weights, tape, by_logits.mul_(factors[:, None, None])))
             values = values + factors * rehearsed
         return gradient, values

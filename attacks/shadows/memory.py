@@ -28,4 +28,5 @@ def keep_freed_memory(*, spare: int = 128 * 1024 * 1024) -> bool:
     if mallopt is None:
         return False
     settings = ((_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD), (_TRIM_THRESHOLD, spare), (_TOP_PAD, spare // 4))
-    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+    taken = [mallopt(parameter, value) for parameter, value in settings]
+    return all(each == 1 for each in taken)

@@ -16,10 +16,13 @@ from codream_secure.models.small import LeNet5, SmallCNN
 
 def layers_of(model: nn.Module) -> list[nn.Module] | None:
     """The layers that the model applies one after the other, or None where it is no such model or one is unknown."""
-    if isinstance(model, SmallCNN | LeNet5):
-        head = model.classifier
-        found = [*model.features, *(head if isinstance(head, nn.Sequential) else [nn.Flatten(), head])]
-    elif isinstance(model, nn.Sequential):
+    # By exact type: a subclass may do anything.
+    found: list[nn.Module]
+    if type(model) is SmallCNN:
+        found = [*model.features, nn.Flatten(), model.classifier]
+    elif type(model) is LeNet5:
+        found = [*model.features, *model.classifier]
+    elif type(model) is nn.Sequential:
         found = list(model)
     else:
         return None
@@ -124,10 +127,9 @@ class Stack:
             place = self._places[index]
             if current is None:
                 break
-            # The images' own gradient is nobody's; before the first weights there may be a flattening.
-            wanted = self._places[0].own.stop < place.own.start or place.own.stop == place.own.start
+            # Without weights before it, nobody uses what a layer's values are to be moved by.
             current = place.layer.backward(
-                tape.pop(), current, pieces[place.own], into[place.own], wanted=wanted and index > 0
+                tape.pop(), current, pieces[place.own], into[place.own], wanted=place.own.start > 0
             )
         return found
 

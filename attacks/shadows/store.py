@@ -25,7 +25,7 @@ _SOURCES = ("*.py", "data/*.py", "dreaming/*.py", "methods/*.py", "models/*.py",
 
 
 def trial_key(
-    config: Config, source: DataSource, row: torch.Tensor, *, pool_digest: str, seed: int, ensemble: bool
+    config: Config, source: DataSource, row: torch.Tensor, *, pool_digest: str, seed: int, rounds: int, ensemble: bool
 ) -> str:
     """The name of a trial's file: SHA-256 over configuration, data, membership, code and torch's version.
 
@@ -39,7 +39,7 @@ def trial_key(
         f"{source.num_classes} {source.mean} {source.std} {tuple(source.test.images.shape)}",
         hashlib.sha256(source.test.images.contiguous().numpy().tobytes()).hexdigest(),
         hashlib.sha256(row.numpy().tobytes()).hexdigest(),
-        f"{FORMAT} {ensemble} {torch.__version__} {code_version()}",
+        f"{FORMAT} {rounds} {ensemble} {torch.__version__} {code_version()}",
     ):
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()

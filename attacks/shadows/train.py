@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from attacks.shadows.lockstep import run_together
+from attacks.shadows.memory import keep_freed_memory
 from attacks.shadows.pool import Pool
 from attacks.shadows.store import load_trained, save_trained, trial_key
 from attacks.shadows.trial import Trained, advance, make_method, measured
+from attacks.workers import Stop, StoppedError, Task, in_workers
 from codream_secure.config import Config
 from codream_secure.data import DataSource
 from codream_secure.errors import ConfigError
@@ -37,6 +34,7 @@ def train_trials(
     seed: int,
     workers: int = 1,
     together: int = 32,
+    rounds: int | None = None,
     cache: Path | None = None,
     observe: Observer | None = None,
 ) -> list[Trained]:
@@ -58,6 +56,8 @@ def train_trials(
         together: the most trials that one process trains side by side, fitting their models as ensembles. Their weights
             are those of trials trained one by one, up to rounding, which grows over many steps as it does between
             machines. 1 trains one by one, to the very bits of a run.
+        rounds: how many of the configuration's rounds; None for all. What depends on their number, such as noise, is
+            planned for all of them in either case.
         cache: folder of finished trials, which are read and not trained again; made if missing. None keeps none.
         observe: told ("shadow federations", done, all) as trials end.
 
@@ -78,12 +78,16 @@ def train_trials(
         if value < 1:
             raise ConfigError(f"{name} is {value}, but it must be at least 1")
     digest = pool.digest()
-    job = _Job(config=config, source=source, pool=pool, rows=rows, seed=seed)
+    if rounds is None:
+        rounds = config.run.rounds
+    job = _Job(config=config, source=source, pool=pool, rows=rows, seed=seed, rounds=rounds)
     found: dict[int, Trained] = {}
     paths: dict[int, Path] = {}
     for trial, row in enumerate(rows):
         if cache is not None:
-            key = trial_key(config, source, row, pool_digest=digest, seed=seed + trial, ensemble=together > 1)
+            key = trial_key(
+                config, source, row, pool_digest=digest, seed=seed + trial, rounds=rounds, ensemble=together > 1
+            )
             paths[trial] = cache / f"{key}.pt"
             known = load_trained(paths[trial])
             if known is not None:
@@ -109,11 +113,13 @@ class _Job:
     pool: Pool
     rows: torch.Tensor
     seed: int
+    rounds: int
 
     def train(self, trials: Sequence[int], *, observe: Observer | None = None) -> list[Trained]:
         """These trials, side by side."""
         if len(trials) == 1:
             return [self._alone(trials[0], observe)]
+        keep_freed_memory()
         started = time.perf_counter()
         methods = run_together([partial(self._through, trial, observe) for trial in trials])
         seconds = (time.perf_counter() - started) / len(trials)
@@ -128,7 +134,7 @@ class _Job:
         seed = self.seed + trial
         try:
             method = make_method(self.config, self.source, self.pool, self.rows[trial], seed=seed)
-            advance(method, observe=observe)
+            advance(method, rounds=self.rounds, observe=observe)
         except BaseException as error:
             error.add_note(f"in trial {trial} (run.seed = {seed})")
             raise
@@ -143,57 +149,20 @@ def _groups(trials: list[int], *, workers: int, together: int) -> list[list[int]
     return [chunk.tolist() for chunk in np.array_split(np.asarray(trials), count)]
 
 
+@dataclass(frozen=True)
+class _Groups(Task[list[Trained]]):
+    job: _Job
+    groups: list[list[int]]
+
+    def __call__(self, number: int, stop: Stop) -> list[Trained]:
+        def watch(phase: str, done: int, total: int) -> None:
+            if stop():
+                raise StoppedError
+
+        return self.job.train(self.groups[number], observe=watch)
+
+
 def _trained(job: _Job, trials: list[int], *, workers: int, together: int) -> Iterator[Trained]:
     groups = _groups(trials, workers=workers, together=together)
-    if workers == 1 or len(groups) < 2:
-        with _one_thread():
-            for group in groups:
-                yield from job.train(group)
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    executor = ProcessPoolExecutor(
-        max_workers=min(workers, len(groups)), mp_context=context, initializer=_begin, initargs=(job, stop)
-    )
-    try:
-        futures: list[Future[list[Trained]]] = [executor.submit(_train, group) for group in groups]
-        for future in as_completed(futures):
-            yield from future.result()
-    finally:
-        # Also after an error or Ctrl-C, which workers ignore: they look at the event wherever a method reports.
-        stop.set()
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _Stopped(BaseException):
-    """The parent has no use for the result any more."""
-
-
-_worker: list[Any] = []
-"""A worker's job and the event that stops it."""
-
-
-def _begin(job: _Job, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _worker[:] = [job, stop]
-
-
-def _train(trials: list[int]) -> list[Trained]:
-    job, stop = _worker
-
-    def watch(phase: str, done: int, total: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-
-    return job.train(trials, observe=watch)
+    for _, found in in_workers(_Groups(job, groups), range(len(groups)), workers=workers):
+        yield from found

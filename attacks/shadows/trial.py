@@ -29,6 +29,7 @@ class Trained:
         train_accuracy: client by client, on the client's own images.
         test_accuracy: client by client, on the test images.
         seconds: of its training. Of federations that were trained together, each one's equal share.
+        account: of its releases, where privacy is claimed.
     """
 
     trial: int
@@ -37,6 +38,7 @@ class Trained:
     train_accuracy: tuple[float, ...]
     test_accuracy: tuple[float, ...]
     seconds: float
+    account: dict[str, Any] | None = None
 
 
 def trial_config(config: Config, *, seed: int) -> Config:
@@ -76,8 +78,8 @@ def make_method(config: Config, source: DataSource, pool: Pool, row: torch.Tenso
     return kind(Federation.create(own, source=replace(source, train=pool.images), parts=parts))
 
 
-def advance(method: Method, *, observe: Observer | None = None) -> None:
-    """Warm-up and all rounds, as a run takes them; no evaluation in between.
+def advance(method: Method, *, rounds: int | None = None, observe: Observer | None = None) -> None:
+    """Warm-up and so many rounds, or all, as a run takes them; no evaluation in between.
 
     Raises:
         NumericalError: training left the finite numbers.
@@ -85,7 +87,7 @@ def advance(method: Method, *, observe: Observer | None = None) -> None:
     """
     if observe is not None:
         method.federation.observe = observe
-    for number in range(method.config.run.rounds + 1):
+    for number in range((method.config.run.rounds if rounds is None else rounds) + 1):
         method.federation.channel.begin_round(number)
         if number:
             method.run_round(number)
@@ -96,6 +98,7 @@ def advance(method: Method, *, observe: Observer | None = None) -> None:
 def measured(method: Method, *, trial: int, seconds: float) -> Trained:
     """What is kept of a federation that is through. The state's tensors are copies."""
     federation = method.federation
+    ledger = federation.channel.releases.ledger
 
     def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
         return training.count_correct(model, images, labels) / len(labels)
@@ -110,24 +113,25 @@ def measured(method: Method, *, trial: int, seconds: float) -> Trained:
         ),
         test_accuracy=tuple(accuracy(model, *federation.test) for model in method.models()),
         seconds=seconds,
+        account=ledger.state_dict() if ledger is not None else None,
     )
 
 
-def rebuild(
-    config: Config, source: DataSource, pool: Pool, row: torch.Tensor, state: Mapping[str, Any], *, seed: int
-) -> Method:
-    """The method of a trial as it was after its last round.
+def rebuild(config: Config, source: DataSource, pool: Pool, row: torch.Tensor, trained: Trained) -> Method:
+    """The method of a trial as it was after its last round, with the account of its releases.
 
     Args:
         config: as it was trained with.
         source: likewise.
         pool: likewise.
         row: (N,) bool, the members of that trial.
-        state: :attr:`Trained.state`.
-        seed: :attr:`Trained.seed`.
+        trained: what was kept of it.
     """
-    method = make_method(config, source, pool, row, seed=seed)
-    method.load_state_dict(state)
+    method = make_method(config, source, pool, row, seed=trained.seed)
+    method.load_state_dict(trained.state)
+    ledger = method.federation.channel.releases.ledger
+    if ledger is not None and trained.account is not None:
+        ledger.load_state_dict(trained.account)
     return method
 
 

@@ -2,7 +2,7 @@
 
 Results go to standard output (as JSON with ``--json``), progress and errors to standard error. Exit codes: 0 done;
 1 an unexpected fault (with its traceback); 2 wrong usage or configuration; 3 data missing or broken; 4 training left
-the finite numbers; 130 interrupted.
+the finite numbers; 5 an audit refuted a claim of privacy; 6 an audit is not valid; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,9 @@ app.add_typer(protocols_app, name="protocols")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dp_app, name="dp")
 app.command()(tradeoff)
+for _entry in metadata.entry_points(group="codream_secure.commands"):
+    # Packages above this one add commands of theirs, as attacks does; this one does not know them.
+    app.command(_entry.name)(_entry.load())
 
 ConfigFile = Annotated[Path, typer.Argument(help="TOML configuration.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value. Repeatable.")]

@@ -58,6 +58,11 @@ class Watch:
         self._round = "starting"
         self._show("")
 
+    def tell(self, title: str, done: int) -> None:
+        """For work that is no run: what is being done, and how many of all rounds' worth of it is over."""
+        self._title, self._round, self._done = title, "", done
+        self._show("")
+
     def observe(self, phase: str, done: int, total: int) -> None:
         """Called by a run as it goes on; phase ``round`` begins round ``done``, round 0 being the warm-up."""
         if phase == "round":

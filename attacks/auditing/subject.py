@@ -75,24 +75,25 @@ class RecordedSubject(Subject):
 
     def __init__(self, recorded: Recorded, *, protection: str, protocol: str, streams: Collection[str]) -> None:
         self.protection = protection
-        self._recorded = recorded
+        self.recorded = recorded
         self._protocol = protocol
         self._streams = streams
 
     def transcript(self) -> Transcript:
-        return self._under_protocol(self._recorded.transcript, self._streams)
+        return self.under(self.recorded.transcript, self._streams)
 
     def ask(self, queries: Sequence[Query]) -> Transcript:
-        answered = self._recorded.answer(queries)
+        answered = self.recorded.answer(queries)
         if make_protocol(self._protocol).opened_by == "clients":
             # The server learns no sum: one answer says as little as all.
             answered = replace(answered, events=up_to_first_sum(answered))
-        return self._under_protocol(answered, None)
+        return self.under(answered)
 
-    def _under_protocol(self, transcript: Transcript, streams: Collection[str] | None) -> Transcript:
+    def under(self, transcript: Transcript, streams: Collection[str] | None = None) -> Transcript:
+        """A transcript of the federation as it would be under this subject's protection; of those streams, or all."""
         if self._protocol == transcript.protection:
             return transcript
-        return replayed(transcript, self._recorded.method, self._protocol, streams=streams)
+        return replayed(transcript, self.recorded.method, self._protocol, streams=streams)
 
 
 def up_to_first_sum(transcript: Transcript) -> list[Shown | Sum]:

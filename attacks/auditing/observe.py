@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from attacks.audit.subject import Subject
+from attacks.auditing.subject import Subject
 from attacks.probes.base import MembershipProbe, Signal
 from attacks.public import Public
 from attacks.transcript import Transcript
 from attacks.views import NotInViewError, View, view_of
 from codream_secure.errors import BudgetExceededError
+from codream_secure.privacy import PrivacyStatement
 
 Place = tuple[str, str]
 """A probe's name and a protection."""
@@ -26,14 +27,16 @@ class Observation:
         withheld: likewise, why there is no signal.
         train_accuracy: mean over clients, on their own images.
         test_accuracy: mean over clients.
-        extras: whatever else was found, by name.
+        statement: what the ledger says of it, where privacy is claimed.
+        extras: what else was found: rows, pictures, dreams, checks, epsilons.
     """
 
     signals: dict[Place, Signal] = field(default_factory=dict)
     withheld: dict[Place, str] = field(default_factory=dict)
     train_accuracy: float = float("nan")
     test_accuracy: float = float("nan")
-    extras: dict[str, Any] = field(default_factory=dict)
+    statement: PrivacyStatement | None = None
+    extras: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def seen_by(probe: MembershipProbe, transcript: Transcript) -> View:

@@ -1,0 +1,103 @@
+"""``audit.json``: the findings of one or several seeds as one plain structure, and what it is made of besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from attacks.auditing.findings import Findings
+from attacks.report import check_audit
+from attacks.rows import Check, Row
+from codream_secure.runs.environment import describe_environment
+
+VERSION = 1
+
+
+def document(
+    findings: Mapping[int, Findings],
+    *,
+    title: str,
+    command: str,
+    config: str,
+    adversaries: Sequence[str],
+    active: bool,
+) -> dict[str, Any]:
+    """The whole of an audit.
+
+    Args:
+        findings: seed to what was found with it. Pictures, dreams and curves are those of the first.
+        title: for people.
+        command: what reproduces it.
+        config: TOML of the audited configuration, or words.
+        adversaries: whose views were looked at.
+        active: whether some deviated.
+    """
+    seeds = list(findings)
+    first = findings[seeds[0]]
+    checks = _all_checks(findings)
+    environment = describe_environment(torch.device("cpu"), threads=1)
+    found = {
+        "version": VERSION,
+        "title": title,
+        "command": command,
+        "config": config,
+        "environment": environment,
+        "commit": environment.get("commit"),
+        "seeds": seeds,
+        "adversaries": list(adversaries),
+        "active": active,
+        "valid": all(check.passed for check in checks),
+        "seconds": sum(each.seconds for each in findings.values()),
+        "rows": [row.to_json() for row in over_seeds({seed: each.rows for seed, each in findings.items()})],
+        "checks": [check.to_json() for check in checks],
+        "victims": first.victims,
+        "rocs": first.rocs,
+        "pictures": first.pictures,
+        "dreams": first.dreams,
+        "epsilons": [entry for each in findings.values() for entry in each.epsilons],
+        "threats": first.threats,
+    }
+    return check_audit(found)
+
+
+def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
+    """One seed's rows as they are; of several, the means first, and then every seed's own.
+
+    A mean has the interval that Student's t gives over seeds, whose pools, memberships and federations are new.
+    """
+    seeded = {seed: [replace(row, seed=seed) for row in own] for seed, own in rows.items()}
+    each = [row for own in seeded.values() for row in own]
+    if len(rows) == 1:
+        return each
+    grouped: dict[tuple[Any, ...], list[Row]] = {}
+    for row in each:
+        key = (row.method, row.protection, row.adversary, row.active, row.probe, row.metric)
+        grouped.setdefault(key, []).append(row)
+    return [_mean(group) for group in grouped.values()] + each
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    values = [row.value for row in rows if row.value is not None]
+    if len(values) < len(rows):
+        return replace(next(row for row in rows if row.value is None), seed=None)
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    note = f"mean of {len(values)} seeds, standard deviation {spread:.3g}; interval by Student's t"
+    return replace(
+        rows[0], value=mean, low=mean - reach, high=mean + reach, n=sum(row.n for row in rows), seed=None, note=note
+    )
+
+
+def _all_checks(findings: Mapping[int, Findings]) -> list[Check]:
+    several = len(findings) > 1
+    return [
+        replace(check, name=f"{check.name}, seed {seed}") if several else check
+        for seed, each in findings.items()
+        for check in each.checks
+    ]
