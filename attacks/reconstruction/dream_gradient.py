@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from codream_secure.dreaming.objective import Coefficients
 from codream_secure.errors import ModelError
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class DreamGradient:
@@ -102,7 +103,7 @@ class DreamGradient:
         return [(layer.get_buffer("running_mean"), layer.get_buffer("running_var")) for layer in layers]
 
     def _run(self, images: torch.Tensor, buffers: Sequence[Moments] | None) -> tuple[torch.Tensor, list[Moments]]:
-        replaced = {}
+        replaced: dict[str, torch.Tensor] = {}
         for name, (mean, variance) in zip(self.norms, buffers or (), strict=buffers is not None):
             replaced |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
         self._seen.clear()
@@ -131,8 +132,10 @@ class _PlainNorm(nn.Module):
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: BatchNorm) -> None:
         super().__init__()
         self.eps = norm.eps
         self.register_buffer("running_mean", norm.get_buffer("running_mean").clone())
@@ -151,7 +154,7 @@ class _PlainNorm(nn.Module):
         return features * scale.view(shape) + shift.view(shape)
 
 
-def _keeps_statistics(layer: nn.Module) -> bool:
+def _keeps_statistics(layer: nn.Module) -> TypeGuard[BatchNorm]:
     return isinstance(layer, _BATCH_NORMS) and layer.running_mean is not None
 
 

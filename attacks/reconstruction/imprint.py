@@ -55,7 +55,7 @@ def build_imprint(model: nn.Module, public: torch.Tensor, *, bins: int, strength
     Args:
         model: the honest architecture.
         public: (N, C, H, W) float, normalised as the clients' images are.
-        bins: number of units, at least 2. An image of a batch of B is alone with probability about
+        bins: number of units, at least 2; where public images share a brightness, some stay empty, to no harm. An image of a batch of B is alone with probability about
             (1 - 1/bins)^(B - 1): take several times B.
         strength: see :class:`Imprint`.
 
@@ -66,9 +66,7 @@ def build_imprint(model: nn.Module, public: torch.Tensor, *, bins: int, strength
         raise DataError(f"bins={bins} and {len(public)} public images: give 2 bins or more, and at least one image")
     brightness = public.flatten(1).double().mean(dim=1)
     cutoffs = torch.quantile(brightness, torch.arange(bins, dtype=torch.float64) / bins)
-    # Few public images give equal quantiles, and equal cutoffs empty bins: keep them apart by a hair.
     spread = float(brightness.max() - brightness.min()) or 1.0
-    cutoffs = cutoffs + torch.arange(bins, dtype=torch.float64) * spread * 1e-9
     cutoffs[0] = brightness.min() - 10 * spread  # a private image may be darker than every public one
     shape = (public.shape[1], public.shape[2], public.shape[3])
     return Imprint(model, cutoffs.float(), image_shape=shape, strength=strength)

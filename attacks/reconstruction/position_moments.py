@@ -6,8 +6,8 @@ moments towards the client's, by matrices that the adversary can compute; only t
 steps tell them. So nothing but unit vectors is nonlinear here, there are no kinks, and thousands of unknowns can be
 fitted at once.
 
-The adversary is granted the weights AND the buffers (as with models without batch norm, or with one private image, which
-trains no buffer), and gradients without noise. Matrices are dense: meant for small images and few channels.
+The adversary is granted the weights AND the buffers (there are none without batch norm, and one private image trains
+none), and gradients without noise. Matrices are dense: meant for small images and few channels.
 """
 
 from __future__ import annotations

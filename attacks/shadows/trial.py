@@ -87,7 +87,9 @@ def advance(method: Method, *, rounds: int | None = None, observe: Observer | No
     """
     if observe is not None:
         method.federation.observe = observe
-    for number in range((method.config.run.rounds if rounds is None else rounds) + 1):
+    last = method.config.run.rounds if rounds is None else rounds
+    for number in range(last + 1):
+        method.federation.observe("round", number, last)  # some methods report nothing by themselves
         method.federation.channel.begin_round(number)
         if number:
             method.run_round(number)

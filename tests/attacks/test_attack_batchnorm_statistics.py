@@ -129,8 +129,8 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         recover_statistics([model], seen, start=[start, start], coefficients=COEFFICIENTS)
     with pytest.raises(ValueError, match="observations is empty"):
         recover_statistics([model], [], start=[start], coefficients=COEFFICIENTS)
+    lenet = build_model("lenet5", channels=1, image_size=(8, 8), num_classes=10)
     with pytest.raises(ModelError, match="keep no statistics"):
-        lenet = build_model("lenet5", channels=1, image_size=(8, 8), num_classes=10)
         recover_statistics([lenet], seen, start=[[]], coefficients=COEFFICIENTS)
     with pytest.raises(ValueError, match="coefficients.jsd"):
         DreamGradient(model, Coefficients(jsd=1.0))

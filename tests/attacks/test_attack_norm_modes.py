@@ -101,7 +101,7 @@ def test_sent_statistics_pull_the_guess_towards_them() -> None:
         )
         found = simulate(model, guess.images, labels, mode="train_sent").statistics
         assert found is not None
-        distances.append(float((found[0][0] - sent.statistics[0][0]).norm()))
+        distances.append(float((found[0][0] - sent.statistics[0][0]).detach().norm()))
     assert distances[1] < 0.5 * distances[0]
 
 

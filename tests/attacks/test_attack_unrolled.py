@@ -84,12 +84,12 @@ def test_the_update_can_be_differentiated_by_the_images() -> None:
     )
 
 
-def test_a_digit_from_five_local_steps_where_a_single_gradient_is_assumed_in_vain() -> None:
-    model = _model("small_cnn_gn")
-    training = LocalTraining(epochs=5, optimization=replace(PLAIN, lr=0.2))
+def test_a_digit_from_three_local_steps_where_a_single_gradient_is_assumed_in_vain() -> None:
+    model = _model("small_cnn")
+    training = LocalTraining(epochs=3, optimization=replace(PLAIN, lr=0.1))
     target = PIXELS[7:8]
     update = local_update(model, BOUNDS.from_unit(target), LABELS[7:8], training=training)
-    settings = replace(COSINE_TV, steps=200)
+    settings = replace(COSINE_TV, steps=250)
     held_out = PIXELS[700:800]
     guess = invert_update(
         model,
@@ -114,7 +114,7 @@ def test_a_digit_from_five_local_steps_where_a_single_gradient_is_assumed_in_vai
     naive = assess(BOUNDS.to_unit(naive_guess.images), target, held_out=held_out)
     assert unrolled.psnr.value is not None
     assert naive.psnr.value is not None
-    assert unrolled.psnr.value > 18
+    assert unrolled.psnr.value > max(18, naive.psnr.value + 3)
     assert unrolled.rank.value == 1
     assert guess.loss < naive_guess.loss
 
