@@ -1,5 +1,5 @@
 # Two commands need nothing but Python 3.11 (on Debian and Ubuntu also its venv package) and git:
-#   make demo    sets up and trains CoDream beside its baselines on embedded real data
+#   make demo    sets up, trains CoDream beside its baselines on embedded real data, and audits what leaks
 #   make test    sets up and runs the default test suite
 # Where torch should come from elsewhere than the default index (a CPU-only build on Linux, say), tell pip:
 #   PIP_EXTRA_INDEX_URL=... make demo
@@ -14,6 +14,7 @@ OUT := runs/demo
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m codream_secure demo --out $(OUT)
+	$(BIN)/python -m codream_secure audit --quick --out $(OUT)/audit
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

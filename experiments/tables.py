@@ -97,6 +97,42 @@ def _spent(statement: PrivacyStatement) -> str:
     return f"ε = {statement.epsilon:.3g} at δ = {statement.delta:g}, per {statement.unit.value}"
 
 
+def audit_markdown(audit: Mapping[str, Any]) -> str:
+    """One row per probe and adversary of an ``audit.json``, one column per method and protection.
+
+    Of membership the AUC by LiRA, of the rest its own metric; with the 95 % interval where there is one.
+    """
+    columns = list(dict.fromkeys((row["method"], row["protection"]) for row in audit["rows"]))
+    cells: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
+    for row in audit["rows"]:
+        metric = row["metric"]
+        if metric in _LEFT_OUT or "threshold" in row["probe"] or "canaries" in row["probe"]:
+            continue
+        who = f"{'active' if row['active'] else 'passive'} {row['adversary']}"
+        place = (who, row["probe"].removesuffix(", LiRA"), "AUC" if metric == "AUC" else metric)
+        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row)
+    shown = [
+        [*place, *(found.get(column, "") for column in columns)]
+        for place, found in sorted(cells.items())
+        if any(value not in ("", _UNSEEN) for value in found.values())
+    ]
+    return markdown(["adversary", "probe", "figure", *(f"{method}, {how}" for method, how in columns)], shown)
+
+
+_LEFT_OUT = ("advantage", "TPR@1%FPR", "TPR@0.1%FPR", "TNR@1%FNR")
+_UNSEEN = "not in view"
+
+
+def _figure(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return _UNSEEN if "view" in row["note"] else "not resolvable"
+    digits = ".1f" if "dB" in row["metric"] else ".2f"
+    text = f"{row['value']:{digits}}"
+    if row["low"] is not None:
+        return f"{text} ({row['low']:{digits}} to {row['high']:{digits}})"
+    return text if row["control"] is None else f"{text} (control {row['control']:{digits}})"
+
+
 def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Masked rows of ``bench protocols --json``, with ratios to Flower's row of the same cohort, where there is one."""
 
@@ -241,6 +277,8 @@ def render(name: str) -> str:
     if isinstance(content, list):
         encrypted = any(row["protocol"] not in (*UNENCRYPTED, FLOWER) for row in content)
         return encrypted_markdown(content) if encrypted else bench_markdown(content)
+    if "rows" in content:
+        return audit_markdown(content)
     if "variants" in content:
         return variants_markdown(content)
     return cost_markdown(content) if "resnet18" in content else comparison_markdown(content)

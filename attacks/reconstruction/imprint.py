@@ -55,8 +55,9 @@ def build_imprint(model: nn.Module, public: torch.Tensor, *, bins: int, strength
     Args:
         model: the honest architecture.
         public: (N, C, H, W) float, normalised as the clients' images are.
-        bins: number of units, at least 2; where public images share a brightness, some stay empty, to no harm. An image of a batch of B is alone with probability about
-            (1 - 1/bins)^(B - 1): take several times B.
+        bins: number of units, at least 2. An image of a batch of B is alone with probability about
+            (1 - 1/bins)^(B - 1): take several times B. Where public images share a brightness some stay empty, to no
+            harm.
         strength: see :class:`Imprint`.
 
     Raises:
@@ -67,6 +68,9 @@ def build_imprint(model: nn.Module, public: torch.Tensor, *, bins: int, strength
     brightness = public.flatten(1).double().mean(dim=1)
     cutoffs = torch.quantile(brightness, torch.arange(bins, dtype=torch.float64) / bins)
     spread = float(brightness.max() - brightness.min()) or 1.0
+    # A private image may be as bright as a public one to the last bit: a hair lower, rounding cannot move it to
+    # another bin.
+    cutoffs = cutoffs - 1e-5 * spread
     cutoffs[0] = brightness.min() - 10 * spread  # a private image may be darker than every public one
     shape = (public.shape[1], public.shape[2], public.shape[3])
     return Imprint(model, cutoffs.float(), image_shape=shape, strength=strength)

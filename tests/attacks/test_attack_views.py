@@ -69,11 +69,13 @@ def reachable(root: object) -> list[object]:
 
 def holds(root: object, vector: np.ndarray) -> bool:
     """Whether an array that can be reached has these numbers, up to the encoding's rounding."""
-    for one in reachable(root):
-        if isinstance(one, np.ndarray) and one.size == vector.size:
-            if one.dtype.kind == "f" and np.allclose(one.reshape(-1), vector, atol=1e-4):
-                return True
-    return False
+    return any(
+        isinstance(one, np.ndarray)
+        and one.size == vector.size
+        and one.dtype.kind == "f"
+        and np.allclose(one.reshape(-1), vector, atol=1e-4)
+        for one in reachable(root)
+    )
 
 
 def test_a_plain_server_reads_every_clients_vector_from_its_bytes(codream: tuple[Method, Transcript]) -> None:
