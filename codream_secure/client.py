@@ -67,12 +67,13 @@ def distil(
         rehearsal: a client's own images, so that it does not forget them while it learns from dreams.
     """
 
-    def loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        value = training.distillation_loss(model(images), labels, temperature=temperature)
-        return value if rehearsal is None else value + rehearsal.loss(model, generator)
-
     return training.fit(
-        model, (dreams, soft_labels), loss, epochs=epochs, optimization=optimization, generator=generator
+        model,
+        (dreams, soft_labels),
+        DistillationLoss(temperature=temperature, rehearsal=rehearsal, generator=generator),
+        epochs=epochs,
+        optimization=optimization,
+        generator=generator,
     )
 
 
@@ -95,3 +96,16 @@ class Rehearsal:
         rows = torch.randperm(len(self.images), generator=generator)[: self.batch_size].to(self.images.device)
         with training.stored_statistics(model, only_if=len(rows) == 1):
             return self.weight * training.cross_entropy(model, self.images[rows], self.labels[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DistillationLoss:
+    """What a distillation step minimises: a value, so that whoever fits many models at once can see what it is."""
+
+    temperature: float
+    rehearsal: Rehearsal | None
+    generator: torch.Generator
+
+    def __call__(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        value = training.distillation_loss(model(images), labels, temperature=self.temperature)
+        return value if self.rehearsal is None else value + self.rehearsal.loss(model, self.generator)

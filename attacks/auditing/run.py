@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def audit_seed(
     accuracies: dict[str, float] = {}
     tell = progress or (lambda what, done, total: None)
     for arm in arms_of(config, protections=protections):
-        reconstructions = "all" if active else "passive"
+        reconstructions: Literal["all", "passive", "none"] = "all" if active else "passive"
         if adversaries and "server" not in adversaries:
             reconstructions = "none"
         task = partial(TrialTask, arm=arm, plan=plan, probes=_able(probes, arm), reconstructions=reconstructions)

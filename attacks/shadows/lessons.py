@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,10 +11,8 @@ from torch import nn
 from attacks.shadows.losses import Losses, cross_entropies, divergences
 from attacks.shadows.stacked import signature
 from codream_secure import training
-from codream_secure.client import Rehearsal, distil
+from codream_secure.client import DistillationLoss, Rehearsal
 from codream_secure.training import Fit
-
-_DISTILLATION = f"{distil.__qualname__}.<locals>.loss"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,9 +96,6 @@ def _known_loss(
     """Temperature and rehearsal of one of this package's two losses."""
     if loss is training.cross_entropy:
         return None, None
-    if not inspect.isfunction(loss) or loss.__qualname__ != _DISTILLATION or loss.__module__ != distil.__module__:
+    if not isinstance(loss, DistillationLoss) or loss.generator is not generator:
         return None
-    found = inspect.getclosurevars(loss).nonlocals
-    if found.get("generator", generator) is not generator:
-        return None
-    return found["temperature"], found["rehearsal"]
+    return loss.temperature, loss.rehearsal
