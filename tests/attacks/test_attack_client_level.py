@@ -88,7 +88,7 @@ def test_sums_without_noise_have_nothing_to_be_held_against() -> None:
 
 
 def test_the_bound_stays_below_the_gaussian_mechanisms_epsilon() -> None:
-    """mu = 1 is epsilon = 4.38 at delta = 1e-5 (Dong et al. 2022); 40 audits at 95 %: more than 7 wrong in one of 300."""
+    """mu = 1 is epsilon = 4.38 at delta = 1e-5 (Dong et al. 2022). 40 audits at 95 %: above 7 in one of a thousand."""
     rng = np.random.default_rng(0)
     present = np.arange(400) % 2 == 1
     bounds = [
