@@ -124,6 +124,7 @@ def test_arms_are_fedavg_of_one_architecture_codream_and_what_is_claimed() -> No
             "model.clients=['small_cnn', 'mlp']",
             "dp.unit=example",
             "dp.epsilon=3",
+            "dreaming.moments=channel",
             "dreaming.labels=probabilities",
         ],
     )
