@@ -22,7 +22,7 @@ from attacks.public import Query
 from codream_secure.accounting import sums_in_run
 from codream_secure.errors import ConfigError
 from codream_secure.methods.codream import CoDream
-from codream_secure.privacy import PrivacyStatement
+from codream_secure.privacy import PrivacyLedger, PrivacyStatement
 from codream_secure.releases import NoisyReleases
 from codream_secure.streams import make_terms
 from protocols import Simulation
@@ -55,8 +55,13 @@ def client_level_epsilon(
         raise ConfigError(
             f"dp.unit is {config.dp.unit!r}: only noise on sums of dream updates has a client-level audit"
         )
-    account = copy.deepcopy(releases)  # of this experiment alone: the run's own is not spent
-    ledger = account.ledger
+    account = copy.deepcopy(releases)
+    # An account of this experiment alone: the run's own is spent already, and is not touched.
+    old = account.ledger
+    ledger = account.ledger = PrivacyLedger(
+        None, old.unit, adjacency=old.adjacency, adversary=old.adversary, units=old.units, colluders=old.colluders
+    )
+    account.journal = None
     vectors = _contributions(method, query, account)
     size = len(vectors[_SUSPECT])
     for _ in range(steps):

@@ -110,15 +110,12 @@ def _mislabelled(pool: Pool, which: npt.NDArray[np.bool_], classes: int, rng: np
 def public_side(plan: Plan, config: Config) -> Public:
     """What an adversary of this configuration knows beforehand."""
     source, dreaming = plan.source, config.dreaming
+    # Plain values only: what this function holds, a probe can reach, and memberships must not be among it.
+    seed, channels, image_size, num_classes = plan.seed, source.channels, source.image_size, source.num_classes
 
     def new_model(architecture: str) -> torch.nn.Module:
-        with seeded(plan.seed, "adversary", architecture):
-            return build_model(
-                architecture,
-                channels=source.channels,
-                image_size=source.image_size,
-                num_classes=source.num_classes,
-            )
+        with seeded(seed, "adversary", architecture):
+            return build_model(architecture, channels=channels, image_size=image_size, num_classes=num_classes)
 
     lowest = [(0 - mean) / std for mean, std in zip(source.mean, source.std, strict=True)]
     highest = [(1 - mean) / std for mean, std in zip(source.mean, source.std, strict=True)]

@@ -33,21 +33,10 @@ from attacks.reconstruction import (
     invert_gradient,
     invert_imprint,
 )
-from attacks.reconstruction.batchnorm_statistics import (
-    DreamStep,
-    mean_statistics,
-    public_statistics,
-    recover_statistics,
-    relative_errors,
-)
-from attacks.reconstruction.dream_gradient import DreamGradient
 from attacks.reconstruction.dream_neighbours import assess_dreams
 from attacks.rows import Row
 from attacks.views import NotInViewError, ServerView
-from codream_secure.dreaming import Coefficients
-from codream_secure.errors import ModelError
 from codream_secure.methods import Method
-from codream_secure.methods.codream import CoDream
 from codream_secure.methods.fedavg import FedAvg
 
 RANKED = 99
@@ -186,11 +175,11 @@ def png(image: torch.Tensor, *, side: int = 96) -> str:
 
 _FEDSGD = (
     "clients take one SGD step on one image, batch norms with public statistics, at the weights of the last round; the "
-    "server knows the weights, finds the label by itself, and chooses among restarts by its own loss"
+    "server knows the weights, finds the label by itself, and chooses among restarts by its own loss; where it sees only the mean, "
+    "it takes that for one client's, which is not the best it could do"
 )
 _IMPRINT = "hands out a model with a layer of brightness bins in front; clients take one SGD step on a batch"
 _DREAMS = "follows the protocol; takes the finished dreams for private images"
-_STATISTICS = "an upper bound: is given clients' weights; follows the protocol; fits the statistics to a few steps"
 _LABELS = "follows the protocol; estimates clients' classes from their labels of dreams"
 
 
@@ -284,60 +273,6 @@ def dreams_as_images(case: Case) -> None:
     )
 
 
-def statistics_recovery(case: Case) -> None:
-    """A client's batch-norm statistics from the gradient stream, given its weights."""
-    assert isinstance(case.method, CoDream)
-    dreaming = case.method.config.dreaming
-    probe, metric = "batch-norm statistics", "relative error of running means"
-    models = [client.model for client in case.method.federation.clients]
-    if dreaming.moments != "channel" or dreaming.unit_updates or dreaming.local_steps > 1 or not dreaming.features:
-        return
-    view = ServerView.of_transcript(case.subject.under(case.subject.recorded.transcript, ("dream_updates",)))
-    coefficients = Coefficients(
-        entropy=dreaming.entropy,
-        features=dreaming.features,
-        classes=dreaming.classes,
-        tv=dreaming.tv,
-        l2=dreaming.l2,
-    )
-    try:
-        steps, alone = _dream_steps(view, case)
-        start = [public_statistics(model, case.public.reserve) for model in models]
-        found = recover_statistics(
-            models[:1] if alone else models,
-            steps,
-            start=start[:1] if alone else start,
-            coefficients=coefficients,
-            iterations=30 if alone else 10,
-        )
-    except NotInViewError as reason:
-        case.unseen(probe, metric, str(reason), assumptions=_STATISTICS)
-        return
-    except ModelError:
-        return  # models without such statistics
-    true = [DreamGradient(model, coefficients).kept() for model in models]
-    blind, _ = relative_errors(start[0], true[0])
-    error, _ = relative_errors(found.statistics[0], true[0])
-    case.row(
-        probe,
-        metric,
-        Estimate(value=error, low=None, high=None, n=1),
-        control=blind,
-        assumptions=_STATISTICS,
-        note=f"control: the statistics of public images; residual of the fit {found.residual:.1e}",
-    )
-    if not alone:
-        error, _ = relative_errors(mean_statistics(found.statistics), mean_statistics(true))
-        blind, _ = relative_errors(mean_statistics(start), mean_statistics(true))
-        case.row(
-            f"{probe}, mean of clients",
-            metric,
-            Estimate(value=error, low=None, high=None, n=1),
-            control=blind,
-            assumptions=_STATISTICS,
-        )
-
-
 def label_distributions(case: Case) -> None:
     """How many images of each class a client has, from its labels of the dreams."""
     view = ServerView.of_transcript(case.subject.transcript())
@@ -361,25 +296,6 @@ def label_distributions(case: Case) -> None:
     case.row(probe, metric, errors.total_variation, control=control, assumptions=_LABELS, note="control: uniform")
 
 
-def _dream_steps(view: ServerView, case: Case) -> tuple[list[DreamStep], bool]:
-    """A few steps far apart, as the server saw them, and whether they are of the first client alone."""
-    shown = [arrays[0] for arrays in view.shown("dreams")]
-    try:
-        seen, alone = [vectors[0] for vectors in view.vectors("dream_updates")], True
-    except NotInViewError:
-        seen, alone = view.means("dream_updates"), False
-    if case.public.space is None or case.public.space.coordinates != shown[0][0].size or len(shown) < len(seen):
-        raise NotInViewError("dreams do not lie in pixel space, or steps were not shown")
-    chosen = sorted({0, len(seen) // 2, len(seen) - 1} if alone else set(range(0, len(seen), max(1, len(seen) // 6))))
-    return [
-        DreamStep(
-            dreams=torch.from_numpy(shown[step]),
-            gradient=torch.from_numpy(np.asarray(seen[step])).reshape(shown[step].shape),
-        )
-        for step in chosen
-    ], alone
-
-
 def split_like(vector: np.ndarray, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """A flat vector as float32 tensors of those shapes."""
     parts = torch.from_numpy(np.asarray(vector)).split([tensor.numel() for tensor in like])
@@ -393,6 +309,6 @@ def _finite(value: float | None) -> float | None:
 
 RECONSTRUCTIONS = {
     "fedavg": ((gradient_inversion, False), (imprint_inversion, True)),
-    "codream": ((dreams_as_images, False), (statistics_recovery, False), (label_distributions, False)),
+    "codream": ((dreams_as_images, False), (label_distributions, False)),
 }
 """Attacks by method, and whether they are active."""

@@ -134,4 +134,5 @@ class TrialTask(Task[Observation]):
 def _tiled(images: torch.Tensor) -> torch.Tensor:
     """(n, C, H, W) in rows of 8, a pixel of grey around each, as one (C, H', W') image."""
     framed = F.pad(images, (0, 1, 0, 1), value=0.5)
-    return torch.cat([torch.cat(list(row), dim=2) for row in framed.split(8) if len(row) == 8], dim=1)
+    grey = torch.full_like(framed[:1], 0.5).expand(-len(framed) % 8, -1, -1, -1)
+    return torch.cat([torch.cat(list(row), dim=2) for row in torch.cat([framed, grey]).split(8)], dim=1)

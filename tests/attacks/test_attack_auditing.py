@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from attacks.auditing.checks import blind_check, duplicates_check, learnt_check,
 from attacks.auditing.document import document, over_seeds
 from attacks.auditing.findings import Findings
 from attacks.auditing.observe import Observation
-from attacks.auditing.plan import Plan, Size, make_plan
+from attacks.auditing.plan import Plan, Size, make_plan, public_side
 from attacks.probes.registry import MEMBERSHIP, choose
 from attacks.rows import Check, Row
 from codream_secure.config import make_config
@@ -39,6 +41,19 @@ def test_a_plan_is_balanced_and_its_canaries_have_wrong_labels(plan: Plan) -> No
     differ = (plan.pool.images.labels != honest.pool.images.labels).numpy()
     assert np.array_equal(differ, plan.canaries)
     assert plan.canaries.sum() == 20
+
+
+def test_memberships_cannot_be_reached_from_public_knowledge(plan: Plan) -> None:
+    public = public_side(plan, make_config({}, ["data.samples_per_client=50"]))
+    waiting: list[object] = [public, *(cell.cell_contents for cell in public.new_model.__closure__ or ())]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        assert one is not plan.members
+        assert not isinstance(one, Plan)
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
+            seen.add(id(one))
+            waiting += gc.get_referents(one)
 
 
 def test_checks_pass_on_a_random_split(plan: Plan) -> None:

@@ -37,7 +37,7 @@ def _shares(bins: int, batches: int) -> tuple[float, float]:
         share = assess(BOUNDS.to_unit(images), truth, held_out=PUBLIC).above_30.value
         assert share is not None
         read += share
-        brightness = BOUNDS.from_unit(truth).flatten(1).double().mean(dim=1).numpy()
+        brightness = (BOUNDS.from_unit(truth).flatten(1).double() @ model.imprint.weight[0].detach().double()).numpy()
         places = np.searchsorted(cutoffs, brightness)
         alone += int((np.bincount(places) == 1).sum())
     return read / batches, alone / (64 * batches)
@@ -45,15 +45,15 @@ def _shares(bins: int, batches: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("bins", [64, 256, 1024])
 def test_images_alone_in_their_bin_are_read_off(bins: int) -> None:
-    # Rounding can move an image whose brightness is a cutoff, and like images in one bin may pass 30 dB together.
+    # Like images in one bin may pass 30 dB together.
     read, alone = _shares(bins, 4)
     assert read == pytest.approx(alone, abs=0.06)
 
 
 def test_a_quarter_and_more_of_a_batch_of_64_falls_to_64_bins_and_most_to_1024() -> None:
-    # (1 - 1/bins)^63 is .37 and .94. Digits of 8x8 pixels in 17 steps share brightness often, so 1,024 bins fall short.
+    # (1 - 1/bins)^63 is .37 and .94 where bins are equally likely; 700 public images set 1,024 cutoffs roughly.
     assert 0.22 < _shares(64, 4)[0] < 0.55
-    assert _shares(1024, 4)[0] > 0.6
+    assert _shares(1024, 4)[0] > 0.75
 
 
 def test_more_bins_read_more() -> None:
