@@ -6,14 +6,17 @@ import shlex
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attacks.auditing.plan import QUICK, Size
-from codream_secure.cli.progress import Watch
 from codream_secure.config import Config, load_config
 from codream_secure.errors import ConfigError
+
+if TYPE_CHECKING:
+    # At run time inside the command: the command line loads this module while it is being imported itself.
+    from codream_secure.cli.progress import Watch
 
 PRESET = "audit"
 
@@ -50,6 +53,7 @@ def audit(
     from attacks.auditing.run import audit_seed, stages
     from attacks.probes.registry import choose
     from attacks.report import print_audit, write_report
+    from codream_secure.cli.progress import Watch
     from codream_secure.runs import files
 
     config = _config(run_or_config, overrides or [])

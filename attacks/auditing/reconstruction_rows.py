@@ -175,8 +175,8 @@ def png(image: torch.Tensor, *, side: int = 96) -> str:
 
 _FEDSGD = (
     "clients take one SGD step on one image, batch norms with public statistics, at the weights of the last round; the "
-    "server knows the weights, finds the label by itself, and chooses among restarts by its own loss; where it sees only the mean, "
-    "it takes that for one client's, which is not the best it could do"
+    "server knows the weights, finds the label by itself, and chooses among restarts by its own loss; where "
+    "it sees only the mean, it takes that for one client's, which is not the best it could do"
 )
 _IMPRINT = "hands out a model with a layer of brightness bins in front; clients take one SGD step on a batch"
 _DREAMS = "follows the protocol; takes the finished dreams for private images"

@@ -37,7 +37,8 @@ class Matching:
         lr: of sign_adam, for pixels in [0, 1]. The published 0.1 was for normalised pixels; here steps that cross
             the box, about 0.3, get past the kinks of max-pooling where 0.03 is stuck.
         tv: weight of the total variation: mean absolute difference of neighbours, of pixels in [0, 1].
-        statistics: weight of the distance between batch statistics, where they were sent.
+        statistics: weight of the distance between batch statistics, where they were sent. A weight of 0.01 instead of
+            1 lets sent statistics look harmless: 14 dB in place of 35 on batches of 4 (small_cnn, MNIST).
         restarts: tries.
 
     Raises:
@@ -49,7 +50,7 @@ class Matching:
     steps: int = 1600
     lr: float = 0.3
     tv: float = 3e-2
-    statistics: float = 1e-2
+    statistics: float = 1.0
     restarts: int = 1
 
     def __post_init__(self) -> None:
