@@ -81,13 +81,13 @@ def line(
     return entry(found, statement, method="codream", protection="dp", adversary="server", probe="presence", unit=unit)
 
 
-@pytest.mark.parametrize("mu", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("mu", [0.5, 2.0])
 def test_bounds_seldom_exceed_the_epsilon_of_a_gaussian_mechanism(mu: float) -> None:
-    """60 audits of 400 draws, each may err with 5 %; the test fails by chance below once in a million runs."""
-    rng, delta, audits = np.random.default_rng(7), 1e-3, 60
-    present, truth = alternating(400), true_epsilon(mu, delta)
+    """40 audits of 120 draws, each may err with 5 %; the test fails by chance below once in a million runs."""
+    rng, delta, audits = np.random.default_rng(7), 1e-3, 40
+    present, truth = alternating(120), true_epsilon(mu, delta)
     errors = sum(
-        bound_from_draws(rng.standard_normal(400) + mu * present, present, delta=delta, confidence=0.95).lower > truth
+        bound_from_draws(rng.standard_normal(120) + mu * present, present, delta=delta, confidence=0.95).lower > truth
         for _ in range(audits)
     )
     assert errors <= stats.binom.isf(ALARM, audits, 0.05)
@@ -107,10 +107,10 @@ def test_the_half_that_chose_the_threshold_is_not_counted() -> None:
 
     Each of 40 bounds is above 0 with at most 5 %.
     """
-    rng, present = np.random.default_rng(3), alternating(200)
+    rng, present = np.random.default_rng(3), alternating(120)
     errors = 0
     for _ in range(40):
-        scores = np.where(np.arange(200) < 100, present, rng.random(200))
+        scores = np.where(np.arange(120) < 60, present, rng.random(120))
         errors += bound_from_draws(scores, present, delta=0.0, confidence=0.95).lower > 0
     assert errors <= stats.binom.isf(ALARM, 40, 0.05)
 
@@ -119,12 +119,13 @@ def test_the_half_that_chose_the_threshold_is_not_counted() -> None:
     ("mechanism", "noise"), [("discrete_gaussian", DiscreteGaussianNoise), ("skellam", SkellamNoise)]
 )
 @pytest.mark.parametrize("protection", ["masked", "plain"])
-def test_noise_of_a_thirtieth_of_what_is_accounted_for_refutes_the_claim(
+def test_noise_of_a_hundredth_of_what_is_accounted_for_refutes_the_claim(
     protection: str, mechanism: str, noise: type[DiscreteGaussianNoise | SkellamNoise], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients add it under masks, the server to plain sums. Epsilon .5 has mu near .25, so that 30 mu tells presence.
+    """Clients add it under masks, the server to plain sums. Two sums at epsilon .5 have mu = .16, so this has mu = 16.
 
-    Presence is then 7 deviations away: an error in 200 draws, which the ceiling of 2.5 leaves room for, is below .05 %.
+    Nothing is then confused, except that the threshold is the least score of 25 in the first half: a bound below .5
+    takes 15 or more of the 25 in the second half below it, which happens in 1.5e-6 of all runs.
     """
     method = CoDream(
         Federation.create(
@@ -135,12 +136,12 @@ def test_noise_of_a_thirtieth_of_what_is_accounted_for_refutes_the_claim(
     honest = noise.add
 
     def meagre(self: Any, ring: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        drawn = (honest(self, np.zeros_like(ring)) + np.zeros_like(ring)).view(np.dtype(f"i{ring.itemsize}"))
-        return ring + (drawn // 30).view(ring.dtype)
+        drawn = honest(self, np.zeros_like(ring)).view(np.dtype(f"i{ring.itemsize}"))
+        return ring + (drawn // 100).view(ring.dtype)
 
     monkeypatch.setattr(noise, "add", meagre)
     query = Query(images=torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), stream="dream_updates")
-    found, statement = client_level_epsilon(method, query, repeats=200)
+    found, statement = client_level_epsilon(method, query, repeats=100)
     assert statement.epsilon <= 0.5
     assert found.lower > statement.epsilon
     told = line(found, statement)

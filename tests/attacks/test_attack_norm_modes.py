@@ -106,7 +106,7 @@ def test_sent_statistics_pull_the_guess_towards_them() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "least"), [("eval", 20.0), ("train_sent", 20.0), ("train_hidden", 10.0)])
+@pytest.mark.parametrize(("mode", "least"), [("eval", 20.0), ("train_sent", 16.0), ("train_hidden", 10.0)])
 def test_digits_in_each_mode(mode: NormMode, least: float) -> None:
     model, targets = _model(), PIXELS[20:22]
     sent = fedsgd_gradient(model, BOUNDS.from_unit(targets), LABELS[20:22], mode=mode)

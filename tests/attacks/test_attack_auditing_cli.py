@@ -1,0 +1,263 @@
+"""``codream-secure audit``: its files, its exit codes, and what it refuses before it trains anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import attacks.auditing.run
+from attacks.auditing.epsilons import entry
+from attacks.auditing.findings import Findings
+from attacks.empirical import EpsilonBound
+from attacks.report import check_audit
+from attacks.rows import Check, Row
+from codream_secure.cli import main
+from codream_secure.privacy import Accountant, Adjacency, Adversary, PrivacyStatement, PrivacyUnit
+
+TINY = (
+    "data.samples_per_client=20",
+    "data.clients=2",
+    "local.warmup_epochs=2",
+    "local.epochs=1",
+    "run.rounds=1",
+    "dreaming.steps=2",
+    "dreaming.images=16",
+    "distillation.epochs=1",
+    "distillation.cutmix=0",
+)
+ROW = {
+    *("method", "protection", "adversary", "active", "probe", "metric", "value", "low", "high"),
+    *("control", "n", "seed", "assumptions", "note"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Audit = Callable[..., Outcome]
+
+
+@pytest.fixture
+def audit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Audit:
+    """Run ``codream-secure audit`` with these arguments, in this process."""
+    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["codream-secure", "audit", *map(str, arguments)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        assert isinstance(code, int)
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+def overrides() -> list[str]:
+    return [part for each in TINY for part in ("--set", each)]
+
+
+def findings(*, passed: bool = True, lower: float = 0.2) -> Findings:
+    """What an audit found whose ledger claims an epsilon of 1."""
+    claim = PrivacyStatement(
+        unit=PrivacyUnit.CLIENT,
+        adjacency=Adjacency.ADD_REMOVE,
+        epsilon=1.0,
+        delta=1e-3,
+        adversary=Adversary.SUM_SERVER,
+        accountant=Accountant.PLD,
+        releases=("dream_updates",),
+    )
+    line = entry(
+        EpsilonBound(lower=lower, ceiling=3.0, confidence=0.95, method="test", n=100),
+        claim,
+        method="codream",
+        protection="client-dp",
+        adversary="server",
+        probe="presence",
+        unit=PrivacyUnit.CLIENT,
+    )
+    row = Row(
+        method="codream",
+        protection="plain",
+        adversary="server",
+        active=False,
+        probe="weights sent, LiRA",
+        metric="AUC",
+        value=0.5,
+        low=0.4,
+        high=0.6,
+        control=0.5,
+        n=100,
+    )
+    return Findings(rows=[row], checks=[Check(name="a check", passed=passed, detail="in figures")], epsilons=[line])
+
+
+class Stub:
+    """Stands in for the audit of one seed, and keeps what it was called with."""
+
+    def __init__(self, found: Findings) -> None:
+        self.found = found
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, config: object, **arguments: Any) -> Findings:
+        self.calls.append({"config": config, **arguments})
+        return self.found
+
+
+def stubbed(monkeypatch: pytest.MonkeyPatch, found: Findings | None = None) -> Stub:
+    stub = Stub(found or findings())
+    monkeypatch.setattr(attacks.auditing.run, "audit_seed", stub)
+    return stub
+
+
+@pytest.mark.parametrize(
+    ("passed", "lower", "code"),
+    [(True, 0.2, 0), (True, 1.5, 5), (False, 0.2, 6), (False, 1.5, 5)],
+    ids=["valid", "refuted", "invalid", "refuted and invalid"],
+)
+def test_the_exit_code_tells_a_refuted_claim_from_an_invalid_audit(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, passed: bool, lower: float, code: int
+) -> None:
+    stubbed(monkeypatch, findings(passed=passed, lower=lower))
+    done = audit("--json", tmp_path / "audit.json")
+    assert done.code == code
+    # The results are there all the same.
+    audited = json.loads((tmp_path / "audit.json").read_text())
+    assert audited["valid"] is passed
+    assert audited["epsilons"][0]["violated"] is (lower > 1)
+
+
+def test_options_reach_the_audit_of_every_seed(audit: Audit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub = stubbed(monkeypatch)
+    done = audit(
+        *("--adversary", "server, public", "--passive", "--protections", "plain,bfv", "--seeds", 2, "--trials", 8),
+        *("--workers", 1, "--set", "run.seed=3", "--json", tmp_path / "a.json", "--quick"),
+    )
+    assert done.code == 0
+    assert [call["seed"] for call in stub.calls] == [3, 4]
+    for call in stub.calls:
+        assert call["protections"] == ["plain", "bfv"]
+        assert call["adversaries"] == ["server", "public"]
+        assert call["active"] is False
+        assert call["workers"] == 1
+        assert (call["size"].trials, call["size"].pictures) == (8, 1)
+        assert not any(probe.active or probe.adversary == "client" for probe in call["probes"])
+        assert call["cache"] is None
+    audited = json.loads((tmp_path / "a.json").read_text())
+    assert (audited["seeds"], audited["active"], audited["adversaries"]) == ([3, 4], False, ["server", "public"])
+    assert "--adversary 'server, public'" in audited["command"]
+    assert [check["name"] for check in audited["checks"]] == ["a check, seed 3", "a check, seed 4"]
+
+
+def test_out_holds_the_document_and_its_page_and_federations_are_kept_there(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = stubbed(monkeypatch)
+    out = tmp_path / "deep" / "audit"
+    done = audit("--out", out, "--json", tmp_path / "copy.json")
+    assert done.code == 0
+    assert stub.calls[0]["cache"] == out / "federations"
+    assert (out / "audit.json").read_bytes() == (tmp_path / "copy.json").read_bytes()
+    assert "<html" in (out / "audit.html").read_text(encoding="utf-8")
+    assert f"report: {out / 'audit.html'}" in done.out
+
+
+def test_a_configuration_or_the_directory_of_a_run_is_audited(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = stubbed(monkeypatch)
+    (tmp_path / "config.toml").write_text("[data]\nclients = 3\n")
+    for path in (tmp_path, tmp_path / "config.toml"):
+        assert audit(path).code == 0
+    assert [call["config"].data.clients for call in stub.calls] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--adversary", "sever"), "--adversary 'sever' is unknown: choose among server, client, public"),
+        (("--adversary", "server,eavesdropper"), "'eavesdropper'"),
+        (("--probes", "magic"), "probe 'magic' is unknown: choose among weights sent"),
+        (("--probes", "labels of named dreams", "--passive"), "no probe is left"),
+        (("--protections", "mask"), "protection 'mask' is unknown: choose among"),
+        (("--trials", "7"), "trials is 7: give an even number"),
+        (("--trials", "4"), "--trials"),
+        (("--seeds", "0"), "--seeds"),
+        (("--workers", "0"), "--workers"),
+        (("--set", "run.rounds=0"), "run.rounds is 0"),
+        (("--set", "method=isolated"), "method is 'isolated'"),
+        (("missing.toml",), "missing.toml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_arguments_that_cannot_work_are_named(
+    audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def forbidden(*arguments: object, **named: object) -> None:
+        raise AssertionError("federations were trained before arguments were looked at")
+
+    monkeypatch.setattr(attacks.auditing.run, "train_trials", forbidden)
+    done = audit(*arguments, "--workers", "1") if "--workers" not in arguments else audit(*arguments)
+    assert done.code == 2
+    assert message in " ".join(done.err.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_real_audit_of_victims_that_have_not_learnt_is_written_and_called_invalid(
+    audit: Audit, tmp_path: Path
+) -> None:
+    out = tmp_path / "audit"
+    done = audit(
+        *overrides(),
+        *("--protections", "plain,masked", "--adversary", "server", "--passive"),
+        *("--trials", 6, "--workers", 1, "--out", out, "--json", tmp_path / "copy.json"),
+    )
+    assert done.code == 6
+    audited = json.loads((out / "audit.json").read_text())
+    assert audited == json.loads((tmp_path / "copy.json").read_text())
+    assert check_audit(audited) == audited
+    assert audited["valid"] is False
+    failed = {check["name"] for check in audited["checks"] if not check["passed"]}
+    assert {"victims have learnt (fedavg)", "victims have learnt (codream)"} <= failed
+    assert {"blind classifier", "reference models"}.isdisjoint(failed)
+    assert all(set(check) == {"name", "passed", "detail"} for check in audited["checks"])
+    assert all(set(row) == ROW for row in audited["rows"])
+    assert {(row["method"], row["protection"]) for row in audited["rows"]} == {
+        (method, protection) for method in ("fedavg", "codream") for protection in ("plain", "masked")
+    }
+    assert {row["adversary"] for row in audited["rows"]} == {"server"}
+    assert not any(row["active"] for row in audited["rows"])
+    assert all(row["assumptions"] for row in audited["rows"])
+    assert all(row["value"] is not None or row["note"] for row in audited["rows"])
+    # Masks hide single clients' weights from the server, and a row says so.
+    (hidden,) = [
+        row
+        for row in audited["rows"]
+        if (row["method"], row["protection"]) == ("fedavg", "masked") and row["probe"] == "weights sent, LiRA"
+    ]
+    assert hidden["value"] is None
+    assert "not in view" in hidden["note"]
+    assert "not valid" in done.out
+    page = (out / "audit.html").read_text(encoding="utf-8")
+    assert "not valid" in page
+    assert list((out / "federations").iterdir())
