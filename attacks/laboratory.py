@@ -8,8 +8,10 @@ would have passed. What an active server asks (:func:`asked`) goes through those
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,16 +71,26 @@ def replayed(
     found = _empty(method, protocol)
     recorder = TranscriptRecorder(found)
     simulation = Simulation(protocol, range(transcript.clients), terms=make_terms(config), tap=recorder.delivered)
-    first_dreams = next(iter(transcript.shown("dreams")), None)
+    starts = _starts(transcript, method)
     for event in transcript.events:
         if isinstance(event, Shown):
-            by_server = event.by_server and (protocol.opened_by == "server" or event is first_dreams)
+            by_server = event.by_server and (protocol.opened_by == "server" or id(event) in starts)
             if event.phase != PUBLISHED or protocol.opened_by == "server" or config.method == "fedavg":
                 found.events.append(replace(event, by_server=by_server or event.phase == PUBLISHED))
         elif (streams is None or event.stream in streams) and event.contributors:
             _put_through(simulation, event, recorder, opened_by_clients=protocol.opened_by == "clients")
     simulation.close()
     return found
+
+
+def _starts(transcript: Transcript, method: Method) -> set[int]:
+    """Which broadcasts are the noise that a batch of dreams begins with: they are the server's under any protocol."""
+    dreaming = method.config.dreaming
+    if not dreaming.collaborative:
+        return {id(event) for event in transcript.shown("dreams")}
+    a_batch = dreaming.steps + 1 + dreaming.label_midway  # one for each step, and one each time that they are labelled
+    shown = list(transcript.shown("dreams"))
+    return {id(event) for event in shown[::a_batch]} if dreaming.steps else set()
 
 
 def _put_through(simulation: Simulation, event: Sum, recorder: TranscriptRecorder, *, opened_by_clients: bool) -> None:
@@ -93,10 +105,16 @@ def _put_through(simulation: Simulation, event: Sum, recorder: TranscriptRecorde
     recorder.opened(result, result.mean())
 
 
-def asked(method: CoDream, queries: Sequence[Query]) -> Transcript:
+def asked(method: CoDream, queries: Sequence[Query], *, account: Mapping[str, Any] | None = None) -> Transcript:
     """What passes when a malicious server names the dreams, under the method's own protection.
 
-    Clients answer through a channel of their own for this, with the method's account where privacy is claimed.
+    Clients answer through a channel of their own for this. Where privacy is claimed, it has a copy of the account: a
+    server that asks its own questions spends what was meant for honest steps, and each probe may spend all of it.
+
+    Args:
+        method: whose clients answer.
+        queries: what they are asked, in order.
+        account: the state of the account to begin with; by default as it is now.
 
     Raises:
         NotInViewError: clients are never asked for that, or not about such images.
@@ -105,7 +123,10 @@ def asked(method: CoDream, queries: Sequence[Query]) -> Transcript:
     federation = method.federation
     channel = federation.channel
     transcript = _empty(method, channel.protocol)
-    releases = channel.releases
+    releases = copy.deepcopy(channel.releases)
+    releases.journal = None
+    if releases.ledger is not None and account is not None:
+        releases.ledger.load_state_dict(account)
     noisy = releases.sums if isinstance(releases, NoisyReleases) else None
     federation.channel = Channel(
         channel.protocol, channel.clients, terms=make_terms(method.config, noisy), releases=releases
@@ -157,5 +178,5 @@ def _empty(method: Method, protocol: SumProtocol) -> Transcript:
         opened_by=protocol.opened_by,
         clients=len(method.federation.clients),
         streams=public_streams(make_terms(method.config, noisy)),
-        noise_by_server=noisy is not None and noisy.cohort.by_server,
+        noise_by_clients=noisy is not None and not noisy.cohort.by_server,
     )

@@ -28,7 +28,8 @@ class Public:
         highest: (C, 1, 1) float32, white.
         architectures: one registry name per client.
         new_model: architecture to a freshly initialised model; the same every time.
-        settings: the public configuration, as plain values by section.
+        settings: the public configuration, as plain values by section, but for the run's, whose seed is secret here.
+        vote_norm: where sums of labels have noise, the L2 norm that the longest vote has as it is sent, in ring units.
         space: where clients' dreams lie; None for methods without dreams.
         dreams: how many dreams clients expect at a time.
         seed: of the adversary's own random choices.
@@ -47,6 +48,7 @@ class Public:
     settings: dict[str, Any] = field(repr=False)
     space: DreamSpace | None = None
     dreams: int = 0
+    vote_norm: int | None = None
     seed: int = 0
 
     def __len__(self) -> int:

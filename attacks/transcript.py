@@ -65,7 +65,7 @@ class Transcript:
     Attributes:
         protection: name of the protocol.
         opened_by: who learnt the sums, "server" or "clients".
-        noise_by_server: the server added noise to sums that it had opened.
+        noise_by_clients: each client adds noise to what it sends.
         clients: how many clients there are.
         streams: the public encoding of each stream.
         events: :class:`Shown` and :class:`Sum`, in order.
@@ -75,7 +75,7 @@ class Transcript:
     opened_by: str
     clients: int
     streams: Mapping[str, FixedPoint]
-    noise_by_server: bool = False
+    noise_by_clients: bool = False
     events: list[Shown | Sum] = field(default_factory=list, repr=False)
 
     def sums(self, stream: str | None = None) -> Iterator[Sum]:

@@ -12,7 +12,7 @@ probe cannot reach what its adversary does not have. What a protocol hides is no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from attacks.transcript import Arrays, Shown, Sum, Transcript, Vector
 from codream_secure.errors import CodreamError
-from protocols import SERVER, Envelope, FixedPoint, ProtocolError, wire
+from protocols import SERVER, Envelope, ProtocolError, wire
 from protocols.plain import PlainSum
 
 Adversary = Literal["server", "client", "public"]
@@ -62,12 +62,14 @@ class View:
 
     Attributes:
         protection: name of the protocol, which is public.
+        opened_by: who learns sums under it, "server" or "clients".
         clients: how many there are.
         sums: in order.
         arrays: phase and arrays of everything that it was shown, in order.
     """
 
     protection: str
+    opened_by: str
     clients: int
     sums: tuple[SeenSum, ...] = field(repr=False)
     arrays: tuple[tuple[str, Arrays], ...] = field(repr=False)
@@ -131,6 +133,7 @@ class ServerView(View):
         opens = transcript.opened_by == "server"
         return cls(
             protection=transcript.protection,
+            opened_by=transcript.opened_by,
             clients=transcript.clients,
             sums=tuple(_seen_by_server(each, transcript, opens=opens) for each in transcript.sums()),
             arrays=_copied(each for each in transcript.events if isinstance(each, Shown) and each.by_server),
@@ -153,6 +156,7 @@ class ClientView(View):
         opens = transcript.opened_by == "clients"
         return cls(
             protection=transcript.protection,
+            opened_by=transcript.opened_by,
             clients=transcript.clients,
             own=tuple(sorted(own)),
             sums=tuple(
@@ -179,6 +183,7 @@ class PublicView(View):
         """Copy what was published."""
         return cls(
             protection=transcript.protection,
+            opened_by=transcript.opened_by,
             clients=transcript.clients,
             sums=(),
             arrays=_copied(transcript.shown(PUBLISHED)),
@@ -200,20 +205,20 @@ def _seen_by_server(one: Sum, transcript: Transcript, *, opens: bool) -> SeenSum
         stream=one.stream,
         values=one.values,
         messages=tuple(each for each in one.envelopes if SERVER in (each.sender, each.recipient)),
-        vectors=_in_clear(one.envelopes, transcript.streams[one.stream]) if _readable(transcript) else {},
+        vectors=in_clear(one, transcript) if transcript.protection == PlainSum.name else {},
         mean=None if mean is None else mean.copy(),
         contributors=one.contributors if opens else (),
     )
 
 
-def _readable(transcript: Transcript) -> bool:
-    return transcript.protection == PlainSum.name
+def in_clear(one: Sum, transcript: Transcript) -> dict[int, Vector]:
+    """Client to what its message to the server says, taken for an encoded vector: the encoding is public.
 
-
-def _in_clear(envelopes: Sequence[Envelope], encoding: FixedPoint) -> dict[int, Vector]:
-    """Clients' vectors, read from the bytes that they sent: the encoding is public."""
+    Under protection that is noise; messages that cannot be such vectors are left out.
+    """
+    encoding = transcript.streams[one.stream]
     found = {}
-    for envelope in envelopes:
+    for envelope in one.envelopes:
         if envelope.recipient != SERVER:
             continue
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -15,12 +16,12 @@ T = TypeVar("T")
 Stop = Callable[[], bool]
 
 
-class Task(Generic[T]):
+class Task(ABC, Generic[T]):
     """Something to do for each of several numbers; it is pickled once for each worker."""
 
+    @abstractmethod
     def __call__(self, number: int, stop: Stop) -> T:
         """Do it. Long tasks look at ``stop`` now and then, and raise :class:`StoppedError` once it says so."""
-        raise NotImplementedError
 
 
 class StoppedError(BaseException):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from codream_secure.config import Config, make_config
 from codream_secure.errors import ConfigError
 from protocols import available_protocols
+from protocols.plain import PlainSum
 
 PROTECTIONS = ("plain", "masked", "bfv", "ckks")
 
@@ -38,11 +39,12 @@ def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS) -> list
     FedAvg needs one architecture: all its clients get the first client's.
 
     Args:
-        config: of the run under audit.
+        config: of the run under audit; FedAvg's clients all get the first one's architecture, and equal weight.
         protections: protocols to look through where there is no noise.
 
     Raises:
-        ConfigError: a protection is unknown, or the method of the run is neither of the two.
+        ConfigError: a protection is unknown, the method of the run is neither of the two, or a server is to add
+            noise to sums whose single vectors it does not see.
     """
     for name in protections:
         if name not in available_protocols():
@@ -54,12 +56,18 @@ def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS) -> list
     arms = [
         Arm(
             method="fedavg",
-            config=_changed(config, method="fedavg", model=_uniform(config), **open_sums),
+            config=_changed(config, method="fedavg", model=_uniform(config), fedavg={"weighted": False}, **open_sums),
             protections=seen,
         ),
         Arm(method="codream", config=_changed(config, method="codream", **open_sums), protections=seen),
     ]
     if config.dp.on:
+        protocol = config.protocol.protection
+        if config.dp.unit == "client" and config.dp.by_server(protocol) and protocol != PlainSum.name:
+            raise ConfigError(
+                f"protocol.protection is {protocol!r} and the server adds the noise: views of such sums are not "
+                "modelled, audit noise by clients (dp.noise = 'distributed') or plain sums"
+            )
         label = f"{config.dp.unit}-dp"
         arms.append(Arm(method="codream", config=config, protections=((label, config.protocol.protection),)))
     return arms

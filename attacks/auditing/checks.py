@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,15 +12,16 @@ from attacks.auditing.plan import Plan
 from attacks.blind import blind_auc, duplicates
 from attacks.membership import references
 from attacks.rows import Check
-from attacks.transcript import Transcript
-from attacks.views import ServerView
+from attacks.transcript import Sum, Transcript
+from attacks.views import ServerView, in_clear
+from protocols.plain import PlainSum
 
 LEARNT = 0.9
 MATCHED = 0.1
 _FAR = 2.0
 """Half-widths of the blind classifier's 95 % interval that it may lie from .5; one in ten thousand is beyond."""
 _NULL_REACH = 0.06
-"""Of the AUC from .5, for hundreds of candidates in several trials."""
+"""Of the AUC from .5, however many candidates there are."""
 
 
 def blind_check(plan: Plan) -> Check:
@@ -59,7 +61,8 @@ def references_check(plan: Plan) -> Check:
             not members[ins.T, np.arange(members.shape[1])].all() or members[outs.T, np.arange(members.shape[1])].any()
         )
         if itself or wrong:
-            return Check(name="reference models", passed=False, detail=f"target {target} is among its own references")
+            fault = "is among its own references" if itself else "has references of the wrong kind"
+            return Check(name="reference models", passed=False, detail=f"target {target} {fault}")
     return Check(
         name="reference models",
         passed=len(counts) == 1,
@@ -86,23 +89,43 @@ def matched_check(accuracies: Mapping[str, float]) -> Check:
 
 
 def hidden_check(transcript: Transcript, *, label: str) -> Check:
-    """The server's view holds what the protocol shows it, and nothing that it hides."""
+    """What passed gives the server what the protocol shows it, and no client's vector that it hides.
+
+    Bytes are looked at whatever the protocol is called: a message is in clear if, decoded by the public encoding, it is
+    the vector that the client put in.
+    """
     view = ServerView.of_transcript(transcript)
-    readable = any(one.vectors for one in view.sums)
-    opened = any(one.mean is not None for one in view.sums)
-    expected = transcript.opened_by == "server"
+    sums = list(transcript.sums())
+    clear = sum(_clients_in_clear(one, transcript) for one in sums)
+    sent = sum(len(one.entered) for one in sums)
+    opened = all(one.mean is not None for one in view.sums) if transcript.opened_by == "server" else False
+    leaked = any(one.mean is not None for one in view.sums) if transcript.opened_by == "clients" else False
+    shown = sent if transcript.protection == PlainSum.name and not transcript.noise_by_clients else 0
     return Check(
         name=f"server's view ({label})",
-        passed=readable == (transcript.protection == "plain") and opened == expected,
-        detail=f"{'every' if readable else 'no'} client's vector in {len(view.sums)} sums, "
-        f"which the server {'opened' if opened else 'could not open'}",
+        passed=clear == shown and opened == (transcript.opened_by == "server") and not leaked,
+        detail=f"{clear} of {sent} vectors in clear, in {len(sums)} sums, "
+        f"which the server {'opened' if opened or leaked else 'could not open'}",
     )
 
 
-def null_check(found: float, label: str) -> Check:
-    """The whole scoring, on memberships that nothing was trained on, finds nothing."""
+def _clients_in_clear(one: Sum, transcript: Transcript) -> int:
+    found = in_clear(one, transcript)
+    near = 2 * transcript.streams[one.stream].resolution
+    return sum(
+        client in found and bool(np.abs(found[client] - vector).max(initial=0.0) <= near)
+        for client, vector in one.entered.items()
+    )
+
+
+def null_check(found: float, label: str, *, candidates: int) -> Check:
+    """The whole scoring, on memberships that nothing was trained on, finds nothing.
+
+    With six trials its AUC has a standard deviation of about .33 / sqrt(candidates), with more trials less.
+    """
+    reach = max(_NULL_REACH, 4 * 0.33 / math.sqrt(candidates))
     return Check(
         name=f"shuffled memberships ({label})",
-        passed=abs(found - 0.5) <= _NULL_REACH,
-        detail=f"AUC {found:.3f} where there is nothing to find",
+        passed=abs(found - 0.5) <= reach,
+        detail=f"AUC {found:.3f} where there is nothing to find; {reach:.3f} from .5 is allowed",
     )

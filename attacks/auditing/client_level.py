@@ -85,8 +85,10 @@ def bound_from_draws(
     """Choose a threshold on the first half of independent draws, and bound epsilon on the second."""
     half = len(scores) // 2
     first, second = scores[:half], scores[half:]
+    ordered = np.unique(first)
     best, threshold = -1.0, float(np.median(first))
-    for candidate in np.unique(first):
+    # Half way between scores, so that what lies apart in this half is told apart in the other.
+    for candidate in (ordered[:-1] + ordered[1:]) / 2:
         bound = _bound(first, present[:half], float(candidate), delta, confidence).lower
         if bound > best:
             best, threshold = bound, float(candidate)

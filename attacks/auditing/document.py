@@ -67,7 +67,7 @@ def document(
 
 
 def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
-    """One seed's rows as they are; of several, the means first, and then every seed's own.
+    """One seed's rows as they are; of several, the means of rows that all have, and then every seed's own.
 
     A mean has the interval that Student's t gives over seeds, whose pools, memberships and federations are new.
     """
@@ -79,19 +79,34 @@ def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
     for row in each:
         key = (row.method, row.protection, row.adversary, row.active, row.probe, row.metric)
         grouped.setdefault(key, []).append(row)
-    return [_mean(group) for group in grouped.values()] + each
+    return [_mean(group) for group in grouped.values() if len(group) == len(rows)] + each
 
 
 def _mean(rows: Sequence[Row]) -> Row:
+    """The mean of rows that every seed has."""
     values = [row.value for row in rows if row.value is not None]
     if len(values) < len(rows):
         return replace(next(row for row in rows if row.value is None), seed=None)
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    lowest, highest = (0.0, 1.0) if _is_share(rows[0].metric) else (-math.inf, math.inf)
+    controls = [row.control for row in rows if row.control is not None]
     note = f"mean of {len(values)} seeds, standard deviation {spread:.3g}; interval by Student's t"
     return replace(
-        rows[0], value=mean, low=mean - reach, high=mean + reach, n=sum(row.n for row in rows), seed=None, note=note
+        rows[0],
+        value=mean,
+        low=max(lowest, mean - reach),
+        high=min(highest, mean + reach),
+        control=float(np.mean(controls)) if len(controls) == len(rows) else None,
+        n=sum(row.n for row in rows),
+        seed=None,
+        note=note,
     )
+
+
+def _is_share(metric: str) -> bool:
+    """Whether a metric lies in [0, 1]."""
+    return metric in ("AUC", "advantage", "total variation") or metric.startswith(("TPR@", "TNR@", "rank 1 of"))
 
 
 def _all_checks(findings: Mapping[int, Findings]) -> list[Check]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from attacks.empirical import EpsilonBound, audit_one_run
 from attacks.probes.base import Signal
 from attacks.rows import Check
-from codream_secure.privacy import PrivacyStatement, PrivacyUnit
+from codream_secure.privacy import Adjacency, PrivacyStatement, PrivacyUnit
 
 CONFIDENCE = 0.95
 _GUESSED = 0.125
@@ -42,8 +42,12 @@ def entry(
     probe: str,
     unit: PrivacyUnit,
 ) -> dict[str, Any]:
-    """One line of ``audit.json``'s ``epsilons``. The claim is compared only where it is about the same unit."""
-    comparable = statement is not None and statement.unit is unit
+    """One line of ``audit.json``'s ``epsilons``.
+
+    The coins of all bounds are of presence and absence. So a claim is compared only where it is about the same unit,
+    added or removed.
+    """
+    comparable = statement is not None and statement.unit is unit and statement.adjacency is Adjacency.ADD_REMOVE
     violated = bool(comparable and statement is not None and bound.lower > statement.epsilon)
     text = f"{probe}: {bound}; per {unit.value}"
     if statement is None:
@@ -53,7 +57,7 @@ def entry(
         if violated:
             text += ". THE CLAIM IS REFUTED"
     else:
-        text += f"; the claim is per {statement.unit.value} and is not compared"
+        text += f"; the claim is per {statement.unit.value}, {statement.adjacency.value}, and is not compared"
     return {
         "method": method,
         "protection": protection,

@@ -121,5 +121,5 @@ def withheld_row(place: Place, reason: str, *, n: int) -> Row:
         control=CHANCE["AUC"],
         n=n,
         assumptions=place.probe.assumptions,
-        note=f"not in view: {reason}",
+        note=reason,
     )

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from attacks.auditing.subject import Subject
 from attacks.probes.base import MembershipProbe, Signal
 from attacks.public import Public
@@ -31,7 +34,7 @@ class Observation:
         extras: what else was found: rows, pictures, dreams, checks, epsilons.
     """
 
-    signals: dict[Place, Signal] = field(default_factory=dict)
+    signals: dict[Place, Signal] = field(default_factory=dict, repr=False)
     withheld: dict[Place, str] = field(default_factory=dict)
     train_accuracy: float = float("nan")
     test_accuracy: float = float("nan")
@@ -41,8 +44,19 @@ class Observation:
 
 def seen_by(probe: MembershipProbe, transcript: Transcript) -> View:
     """The view that a probe is given."""
-    own = range(transcript.clients - 1) if probe.colluders < 0 else range(1 + probe.colluders)
-    return view_of(transcript, probe.adversary, own=own)
+    return view_of(transcript, probe.adversary, own=_own(probe, transcript.clients))
+
+
+def scored(probe: MembershipProbe, owners: npt.NDArray[np.int64], *, clients: int) -> npt.NDArray[np.bool_]:
+    """(N,) bool, the candidates that a probe is scored on: not those of its own clients, which it knows."""
+    if probe.adversary != "client":
+        return np.ones(len(owners), dtype=bool)
+    return np.asarray(~np.isin(owners, list(_own(probe, clients))))
+
+
+def _own(probe: MembershipProbe, clients: int) -> range:
+    """The numbers of a curious client and of those that help it."""
+    return range(clients - 1) if probe.colluders < 0 else range(1 + probe.colluders)
 
 
 def observe_membership(subjects: Sequence[Subject], probes: Sequence[MembershipProbe], public: Public) -> Observation:
@@ -61,6 +75,8 @@ def observe_membership(subjects: Sequence[Subject], probes: Sequence[MembershipP
                         recorded[subject.protection] = subject.transcript()
                     transcript = recorded[subject.protection]
                 found.signals[place] = probe.signal(seen_by(probe, transcript), public)
-            except (NotInViewError, BudgetExceededError) as reason:
-                found.withheld[place] = str(reason)
+            except NotInViewError as reason:
+                found.withheld[place] = f"not in view: {reason}"
+            except BudgetExceededError as reason:
+                found.withheld[place] = f"refused by the privacy budget, and partial answers are not scored: {reason}"
     return found

@@ -13,7 +13,7 @@ from attacks.auditing.document import document
 from attacks.auditing.epsilons import claims_check, entry, one_run_bound
 from attacks.auditing.findings import Findings
 from attacks.auditing.membership_rows import Place, membership_rows, null_auc, withheld_row
-from attacks.auditing.observe import observe_membership
+from attacks.auditing.observe import observe_membership, scored
 from attacks.auditing.subject import Subject
 from attacks.membership.design import checked_memberships
 from attacks.probes.base import MembershipProbe
@@ -67,7 +67,6 @@ def audit(
     found = Findings()
     observations = [observe_membership([subject], probes, public) for subject in subjects]
     protection = subjects[0].protection
-    last = public.owners.numpy() == int(public.owners.max())
     for probe in probes:
         place = Place(method=method, protection=protection, probe=probe)
         key = (probe.name, protection)
@@ -77,8 +76,10 @@ def audit(
             continue
         signals = np.stack([each.signals[key] for each in observations])
         if not found.checks:
-            found.checks.append(null_check(null_auc(signals, inside, generator=rng), f"{method}, {protection}"))
-        asked = last if probe.colluders < 0 else np.ones(len(public), dtype=bool)
+            found.checks.append(
+                null_check(null_auc(signals, inside, generator=rng), f"{method}, {protection}", candidates=len(public))
+            )
+        asked = scored(probe, public.owners.numpy(), clients=int(public.owners.max()) + 1)
         rows, curves = membership_rows(
             place, signals, inside, asked=asked, canaries=np.zeros(len(public), dtype=bool), generator=rng
         )

@@ -25,7 +25,7 @@ class Size:
 
     Attributes:
         trials: M, federations of each kind; each in turn is the target, the others are the adversary's.
-        canaries: candidates that get a wrong label, where averages would hide the most exposed.
+        canaries: candidates that get a wrong label, where averages would hide the most exposed; an eighth at most.
         pictures: images whose reconstruction from gradients is tried.
         repeats: draws of noise that a mechanism's own audit looks at, half with a client and half without.
     """
@@ -42,6 +42,8 @@ class Size:
             raise ConfigError(f"canaries is {self.canaries}: give 0 or more")
 
 
+_FEWEST_CANDIDATES = 40
+_MOST_WRONG = 8
 QUICK = Size(trials=6, canaries=40, pictures=1, repeats=100)
 
 
@@ -73,11 +75,15 @@ def make_plan(config: Config, source: DataSource, *, size: Size, seed: int) -> P
 
     Raises:
         PartitionError: the data set has too few images: candidates are twice as many as the clients hold.
-        ConfigError: more canaries than candidates, or no image is left for the public.
+        ConfigError: too few candidates, or no image is left for the public.
     """
     pool, reserve = make_pool(source, config, seed=seed)
-    if size.canaries > len(pool):
-        raise ConfigError(f"canaries is {size.canaries}, but there are {len(pool)} candidates")
+    if len(pool) < _FEWEST_CANDIDATES:
+        raise ConfigError(
+            f"there are {len(pool)} candidates, twice data.clients times data.samples_per_client: an audit needs at "
+            f"least {_FEWEST_CANDIDATES}"
+        )
+    wrong = min(size.canaries, len(pool) // _MOST_WRONG)
     if len(reserve) < 2 * source.num_classes:
         raise ConfigError(
             f"{len(reserve)} images are left for the public after {len(pool)} candidates: lower "
@@ -85,7 +91,7 @@ def make_plan(config: Config, source: DataSource, *, size: Size, seed: int) -> P
         )
     rng = np.random.default_rng([seed, 0xA0D17])
     canaries = np.zeros(len(pool), dtype=bool)
-    canaries[rng.permutation(len(pool))[: size.canaries]] = True
+    canaries[rng.permutation(len(pool))[:wrong]] = True
     members = balanced_memberships(len(pool), size.trials, generator=rng)
     return Plan(
         source=source,
@@ -107,8 +113,8 @@ def _mislabelled(pool: Pool, which: npt.NDArray[np.bool_], classes: int, rng: np
     return replace(pool, images=replace(pool.images, labels=labels))
 
 
-def public_side(plan: Plan, config: Config) -> Public:
-    """What an adversary of this configuration knows beforehand."""
+def public_side(plan: Plan, config: Config, *, vote_norm: int | None = None) -> Public:
+    """What an adversary of this configuration knows beforehand; ``vote_norm`` belongs to noisy labels."""
     source, dreaming = plan.source, config.dreaming
     # Plain values only: what this function holds, a probe can reach, and memberships must not be among it.
     seed, channels, image_size, num_classes = plan.seed, source.channels, source.image_size, source.num_classes
@@ -142,8 +148,9 @@ def public_side(plan: Plan, config: Config) -> Public:
         highest=torch.tensor(highest).reshape(-1, 1, 1),
         architectures=tuple(config.model.architecture(client) for client in range(config.data.clients)),
         new_model=new_model,
-        settings=config.model_dump(mode="json"),
+        settings=config.model_dump(mode="json", exclude={"run"}),
         space=space,
         dreams=dreaming.images,
+        vote_norm=vote_norm,
         seed=derive_seed(plan.seed, "adversary"),
     )

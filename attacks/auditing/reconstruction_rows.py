@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from attacks import label_distribution
 from attacks.auditing.subject import RecordedSubject
-from attacks.estimates import Estimate
+from attacks.estimates import Estimate, unresolvable
 from attacks.laboratory import fedsgd
 from attacks.probes.honest import finished_dreams
 from attacks.probes.models import as_logits
@@ -41,7 +42,10 @@ from codream_secure.methods.fedavg import FedAvg
 
 RANKED = 99
 """Held-out images that a target is ranked among, so that chance is one in a hundred."""
+_FEWEST_RANKED = 19
 _BINS = 256
+_STRENGTH = 100.0
+"""Of the imprint: at its default the encoding of sums rounds away most of the gradient."""
 
 
 @dataclass(kw_only=True)
@@ -72,10 +76,9 @@ class Case:
         """Black and white in normalised pixels."""
         return PixelBounds(self.public.lowest, self.public.highest)
 
-    @property
-    def held_out(self) -> torch.Tensor:
-        """Images that nobody has seen, in [0, 1]."""
-        return self.bounds.to_unit(self.public.reserve[:RANKED])
+    def held_out(self, batch: int) -> torch.Tensor:
+        """Images that nobody has seen, in [0, 1]: as many as are needed to rank a target of so large a batch."""
+        return self.bounds.to_unit(self.public.reserve[: RANKED * batch])
 
     def row(
         self,
@@ -125,7 +128,8 @@ class Case:
     ) -> None:
         """Add rows for reconstructions of targets, both normalised, and a picture of the first."""
         unit = self.bounds.to_unit
-        found: Reconstruction = assess(unit(guesses), unit(targets), held_out=self.held_out, batch_size=batch)
+        held_out = self.held_out(batch)
+        found: Reconstruction = assess(unit(guesses), unit(targets), held_out=held_out, batch_size=batch)
         self.row(
             probe,
             "PSNR, dB",
@@ -133,18 +137,20 @@ class Case:
             control=found.held_out.value,
             assumptions=assumptions,
             active=active,
-            note=f"control: best of {len(self.held_out)} held-out images; plain grey {found.grey.value:.1f} dB",
+            note=f"control: best of {len(held_out)} held-out images; plain grey {found.grey.value:.1f} dB",
         )
         self.row(
             probe,
             f"rank 1 of {found.ranked + 1}",
-            found.first,
+            found.first
+            if found.ranked >= _FEWEST_RANKED
+            else unresolvable(found.first.n, f"{found.ranked} held-out batches are too few to rank among"),
             control=found.chance,
             assumptions=assumptions,
             active=active,
         )
         target, guess = unit(targets)[0], unit(guesses)[0].clamp(0, 1)
-        nearest = self.held_out[(self.held_out - target).square().flatten(1).sum(1).argmin()]
+        nearest = held_out[(held_out - target).square().flatten(1).sum(1).argmin()]
         self.pictures.append(
             {
                 "method": self.name,
@@ -174,11 +180,10 @@ def png(image: torch.Tensor, *, side: int = 96) -> str:
 
 
 _FEDSGD = (
-    "clients take one SGD step on one image, batch norms with public statistics, at the weights of the last round; the "
-    "server knows the weights, finds the label by itself, and chooses among restarts by its own loss; where "
-    "it sees only the mean, it takes that for one client's, which is not the best it could do"
+    "clients take one SGD step on one image, batch norms with public statistics, at the weights of the first round; "
+    "the server knows the weights, finds labels by itself, and chooses among restarts by its own loss"
 )
-_IMPRINT = "hands out a model with a layer of brightness bins in front; clients take one SGD step on a batch"
+_IMPRINT = "hands out fresh weights behind a layer of brightness bins; clients take one SGD step on a batch"
 _DREAMS = "follows the protocol; takes the finished dreams for private images"
 _LABELS = "follows the protocol; estimates clients' classes from their labels of dreams"
 
@@ -186,53 +191,54 @@ _LABELS = "follows the protocol; estimates clients' classes from their labels of
 def gradient_inversion(case: Case) -> None:
     """Images from a FedSGD update, as the protection lets the server see it."""
     assert isinstance(case.method, FedAvg)
-    model = case.method.server_model()
-    if model is None:
-        return
-    probe = "gradient inversion"
+    model = case.public.new_model(case.public.architectures[0])
+    clients = case.method.federation.clients
+    probe, together = "gradient inversion", 1
     guesses, targets = [], []
-    for index in range(case.pictures_wanted):
-        images = {client.number: client.images[index : index + 1] for client in case.method.federation.clients}
-        labels = {client.number: client.labels[index : index + 1] for client in case.method.federation.clients}
+    for index in range(min(case.pictures_wanted, *(len(client.images) for client in clients))):
+        images = {client.number: client.images[index : index + 1] for client in clients}
+        labels = {client.number: client.labels[index : index + 1] for client in clients}
         view = ServerView.of_transcript(case.subject.under(fedsgd(case.method, model, images, labels)))
         try:
             try:
-                vector = view.vectors("weights")[0][0]
+                vector, behind = view.vectors("weights")[0][0], images[0]
             except NotInViewError:
-                vector = view.means("weights")[0]
+                # The mean of single images' gradients is the gradient of a batch of them.
+                vector, behind = view.means("weights")[0], torch.cat(list(images.values()))
         except NotInViewError as reason:
             case.unseen(probe, "PSNR, dB", str(reason), assumptions=_FEDSGD)
             return
-        gradients = split_like(vector, list(model.parameters()))
-        channels, height, width = images[0].shape[1:]
-        shape = (channels, height, width)
-        if begins_linear(model):
-            found = invert_first_linear(model, gradients, image_shape=shape)
-            guesses.append(torch.zeros(1, *shape) if found is None else found)
-        else:
-            guess = invert_gradient(
-                model,
-                Observation(gradients=tuple(gradients)),
-                batch_size=1,
-                image_shape=shape,
-                bounds=case.bounds,
-                generator=case.public.generator(10 + index),
-            )
-            guesses.append(guess.images)
-        targets.append(images[0])
-    case.reconstructed(probe, torch.cat(guesses), torch.cat(targets), assumptions=_FEDSGD)
+        together = len(behind)
+        guesses.append(_inverted(case, model, vector, together, index))
+        targets.append(behind)
+    case.reconstructed(probe, torch.cat(guesses), torch.cat(targets), assumptions=_FEDSGD, batch=together)
+
+
+def _inverted(case: Case, model: nn.Module, vector: np.ndarray, together: int, index: int) -> torch.Tensor:
+    gradients = split_like(vector, list(model.parameters()))
+    channels, height, width = case.public.images.shape[1:]
+    shape = (channels, height, width)
+    if together == 1 and begins_linear(model):
+        found = invert_first_linear(model, gradients, image_shape=shape)
+        return torch.zeros(1, *shape) if found is None else found
+    return invert_gradient(
+        model,
+        Observation(gradients=tuple(gradients)),
+        batch_size=together,
+        image_shape=shape,
+        bounds=case.bounds,
+        generator=case.public.generator(10 + index),
+    ).images
 
 
 def imprint_inversion(case: Case) -> None:
     """Images from the gradient of an imprint layer that a malicious server put in front of the model."""
     assert isinstance(case.method, FedAvg)
-    model = case.method.server_model()
-    if model is None:
-        return
+    model = case.public.new_model(case.public.architectures[0])
     clients = case.method.federation.clients
     batch = min(16, *(len(client.images) for client in clients))
     bins = min(_BINS, len(case.public.reserve) - 1)
-    imprint = build_imprint(model, case.public.reserve, bins=bins)
+    imprint = build_imprint(model, case.public.reserve, bins=bins, strength=_STRENGTH)
     images = {client.number: client.images[:batch] for client in clients}
     labels = {client.number: client.labels[:batch] for client in clients}
     view = ServerView.of_transcript(case.subject.under(fedsgd(case.method, imprint, images, labels, first=2)))
@@ -285,7 +291,7 @@ def label_distributions(case: Case) -> None:
         case.unseen(probe, metric, str(reason), assumptions=_LABELS)
         return
     found = label_distribution.estimate_all(
-        [torch.from_numpy(as_logits(vectors[client.number], case.public)) for client in clients]
+        [torch.from_numpy(as_logits(vectors[client.number], case.public, single=True)) for client in clients]
     )
     counts = torch.stack([torch.bincount(client.labels, minlength=classes) for client in clients]).double()
     true = counts / counts.sum(1, keepdim=True)
@@ -293,7 +299,9 @@ def label_distributions(case: Case) -> None:
     errors = label_distribution.score(found, true, generator=rng)
     uniform = label_distribution.uniform_baseline(len(clients), classes)
     control = float(label_distribution.total_variation(uniform, true).mean())
-    case.row(probe, metric, errors.total_variation, control=control, assumptions=_LABELS, note="control: uniform")
+    pooled = label_distribution.total_variation(label_distribution.pooled_baseline(found), true).mean()
+    note = f"control: uniform; the clients' pooled estimate {float(pooled):.3f}"
+    case.row(probe, metric, errors.total_variation, control=control, assumptions=_LABELS, note=note)
 
 
 def split_like(vector: np.ndarray, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ from attacks.auditing.checks import (
 from attacks.auditing.epsilons import CONFIDENCE, claims_check, entry, one_run_bound
 from attacks.auditing.findings import Findings
 from attacks.auditing.membership_rows import Place, membership_rows, null_auc, withheld_row
-from attacks.auditing.observe import Observation
+from attacks.auditing.observe import Observation, scored
 from attacks.auditing.plan import Plan, Size, make_plan
 from attacks.auditing.trial_task import TrialTask
 from attacks.probes.base import MembershipProbe
@@ -148,20 +148,23 @@ def _add_membership(
     found: Findings, arm: Arm, plan: Plan, probes: Sequence[MembershipProbe], observations: Sequence[Observation]
 ) -> None:
     rng = np.random.default_rng([plan.seed, 3])
-    last_client = plan.pool.owners.numpy() == arm.config.data.clients - 1
     for probe in _able(probes, arm):
         for label, _ in arm.protections:
             place = Place(method=arm.method, protection=label, probe=probe)
             key = (probe.name, label)
             reasons = [each.withheld[key] for each in observations if key in each.withheld]
-            asked = last_client if probe.colluders < 0 else np.ones(len(plan.pool), dtype=bool)
+            asked = scored(probe, plan.pool.owners.numpy(), clients=arm.config.data.clients)
             if reasons:
                 found.rows.append(withheld_row(place, reasons[0], n=0))
                 continue
             signals = np.stack([each.signals[key] for each in observations])
             if not any(check.name == f"shuffled memberships ({arm.method}, {label})" for check in found.checks):
                 found.checks.append(
-                    null_check(null_auc(signals, plan.members, generator=rng), f"{arm.method}, {label}")
+                    null_check(
+                        null_auc(signals, plan.members, generator=rng),
+                        f"{arm.method}, {label}",
+                        candidates=len(plan.pool),
+                    )
                 )
             rows, curves = membership_rows(
                 place, signals, plan.members, asked=asked, canaries=plan.canaries, generator=rng

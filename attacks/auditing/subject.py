@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from attacks.laboratory import asked, replayed
 from attacks.public import Query
@@ -44,11 +45,13 @@ class Recorded:
     Attributes:
         method: as it is now.
         transcript: of the last round.
+        account: of releases before that round, where privacy is claimed.
         answers: to what was asked since, so that the same question is not asked once for each protection.
     """
 
-    method: Method
-    transcript: Transcript
+    method: Method = field(repr=False)
+    transcript: Transcript = field(repr=False)
+    account: Mapping[str, Any] | None = field(default=None, repr=False)
     answers: list[tuple[Sequence[Query], Transcript]] = field(default_factory=list, repr=False)
 
     def answer(self, queries: Sequence[Query]) -> Transcript:
@@ -58,7 +61,7 @@ class Recorded:
                 return transcript
         if not isinstance(self.method, CoDream):
             raise NotInViewError(f"clients of {self.method.name!r} are not asked about dreams")
-        transcript = asked(self.method, queries)
+        transcript = asked(self.method, queries, account=self.account)
         self.answers.append((queries, transcript))
         return transcript
 

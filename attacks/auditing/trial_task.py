@@ -28,6 +28,7 @@ from codream_secure.methods import Method
 from codream_secure.methods.codream import CoDream
 from codream_secure.privacy import PrivacyUnit
 from codream_secure.releases import NoisyReleases
+from protocols.plain import PlainSum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +59,22 @@ class TrialTask(Task[Observation]):
                 raise StoppedError
 
         method.federation.observe = watch
-        public = public_side(plan, method.config)
-        recorded = Recorded(method, record_round(method, arm.config.run.rounds))
+        releases = method.federation.channel.releases
+        vote_norm = releases.sums.norms.get("soft_labels") if isinstance(releases, NoisyReleases) else None
+        public = public_side(plan, method.config, vote_norm=vote_norm)
+        account = releases.ledger.state_dict() if releases.ledger is not None else None
+        recorded = Recorded(method, record_round(method, arm.config.run.rounds), account=account)
+        streams = {"soft_labels", "weights", *(stream for probe in self.probes for stream in probe.streams)}
         subjects = [
-            RecordedSubject(recorded, protection=label, protocol=protocol, streams=("soft_labels", "weights"))
+            RecordedSubject(recorded, protection=label, protocol=protocol, streams=streams)
             for label, protocol in arm.protections
         ]
         found = observe_membership(subjects, self.probes, public)
         after = measured(method, trial=number, seconds=0.0)
         found.train_accuracy = sum(after.train_accuracy) / len(after.train_accuracy)
         found.test_accuracy = sum(after.test_accuracy) / len(after.test_accuracy)
-        ledger = method.federation.channel.releases.ledger
-        if ledger is not None:
-            found.statement = ledger.statement(delta=arm.config.dp.delta)
+        if releases.ledger is not None:
+            found.statement = releases.ledger.statement(delta=arm.config.dp.delta)
         if number == 0:
             self._look_closer(found, method, subjects, public, watch)
         return found
@@ -124,7 +128,7 @@ class TrialTask(Task[Observation]):
                 statement,
                 method=self.arm.method,
                 protection=self.arm.protections[0][0],
-                adversary="server",
+                adversary="server" if self.arm.protections[0][1] != PlainSum.name else "public",
                 probe="presence of a client, all else known",
                 unit=PrivacyUnit.CLIENT,
             )

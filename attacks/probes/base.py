@@ -30,6 +30,7 @@ class Probe(ABC):
         assumptions: what the adversary knows and does, for the auditor to read.
         methods: names of the methods that it can look at; empty for all.
         colluders: how many clients help a curious client; -1 for all but one.
+        streams: whose sums a passive probe looks at. Under protections that cost time others are not put through.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,7 @@ class Probe(ABC):
     assumptions: ClassVar[str]
     methods: ClassVar[tuple[str, ...]] = ()
     colluders: ClassVar[int] = 0
+    streams: ClassVar[tuple[str, ...]] = ()
 
     def queries(self, public: Public) -> Sequence[Query]:
         """What an active server asks clients, in order."""

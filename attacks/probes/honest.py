@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from attacks.probes.base import MembershipProbe, Signal
-from attacks.probes.models import as_logits, confidence, distilled, from_arrays, from_vector, own_confidence
+from attacks.probes.models import as_logits, as_votes, confidence, distilled, from_arrays, from_vector, own_confidence
 from attacks.public import Public
 from attacks.views import PUBLISHED, Adversary, ClientView, NotInViewError, View
 
@@ -19,7 +19,9 @@ class StudentOfDreams(MembershipProbe):
     name: ClassVar[str] = "student of dreams"
     adversary: ClassVar[Adversary] = "server"
     methods: ClassVar[tuple[str, ...]] = ("codream",)
-    assumptions: ClassVar[str] = "follows the protocol; trains a student on the dreams and labels that it learns anyway"
+    assumptions: ClassVar[str] = (
+        "follows the protocol; trains a student on the last round's dreams and labels, which it learns anyway"
+    )
 
     def signal(self, view: View, public: Public) -> Signal:
         dreams, labels = dreams_and_labels(view, public)
@@ -32,6 +34,7 @@ class StudentOfDreamsAtClient(StudentOfDreams):
     name: ClassVar[str] = "student of one client's labels"
     adversary: ClassVar[Adversary] = "client"
     colluders: ClassVar[int] = -1
+    streams: ClassVar[tuple[str, ...]] = ("soft_labels",)
     assumptions: ClassVar[str] = (
         "all clients but one follow the protocol and pool what they hold: mean labels less their own are the last "
         "one's; only the last one's candidates are scored"
@@ -51,7 +54,9 @@ class NearestDream(MembershipProbe):
     name: ClassVar[str] = "nearest dream"
     adversary: ClassVar[Adversary] = "server"
     methods: ClassVar[tuple[str, ...]] = ("codream",)
-    assumptions: ClassVar[str] = "follows the protocol; compares candidates with the finished dreams, pixel by pixel"
+    assumptions: ClassVar[str] = (
+        "follows the protocol; compares candidates with the last round's dreams, pixel by pixel"
+    )
 
     def signal(self, view: View, public: Public) -> Signal:
         dreams = finished_dreams(view, public).flatten(1).double()
@@ -65,7 +70,10 @@ class SentWeights(MembershipProbe):
     name: ClassVar[str] = "weights sent"
     adversary: ClassVar[Adversary] = "server"
     methods: ClassVar[tuple[str, ...]] = ("fedavg",)
-    assumptions: ClassVar[str] = "follows the protocol; knows which client would hold a candidate, and its label"
+    streams: ClassVar[tuple[str, ...]] = ("weights",)
+    assumptions: ClassVar[str] = (
+        "follows the protocol; looks at the last round; knows which client would hold a candidate, and its label"
+    )
 
     def signal(self, view: View, public: Public) -> Signal:
         architecture = public.architectures[0]
@@ -85,6 +93,7 @@ class GlobalModelAtClient(MembershipProbe):
     adversary: ClassVar[Adversary] = "client"
     colluders: ClassVar[int] = -1
     methods: ClassVar[tuple[str, ...]] = ("fedavg",)
+    streams: ClassVar[tuple[str, ...]] = ("weights",)
     assumptions: ClassVar[str] = (
         "all clients but one follow the protocol and pool what they hold: mean weights less their own are the last "
         "one's; only the last one's candidates are scored"
@@ -121,14 +130,9 @@ def finished_dreams(view: View, public: Public) -> torch.Tensor:
         NotInViewError: clients keep them to themselves, or there are none.
     """
     points = torch.from_numpy(view.shown("dreams")[-1][0])
-    if not view_knows_labels(view) and not isinstance(view, ClientView):
+    if view.opened_by == "clients" and not isinstance(view, ClientView):
         raise NotInViewError(f"a server sees nothing but the noise that dreams began with under {view.protection!r}")
     return points if public.space is None else public.space.images(points)
-
-
-def view_knows_labels(view: View) -> bool:
-    """Whether it holds mean labels: where clients open sums, a server holds neither those nor finished dreams."""
-    return any(name == "soft_labels" for name, _ in view.arrays)
 
 
 def dreams_and_labels(view: View, public: Public, *, without_own: bool = False) -> tuple[torch.Tensor, np.ndarray]:
@@ -156,6 +160,9 @@ def dreams_and_labels(view: View, public: Public, *, without_own: bool = False) 
     # What clients sent, before anybody took logarithms.
     sums = view.of("soft_labels")
     own = next(each.vectors for each in sums[-len(later) :] if each.values == labels.size)
-    sent = np.exp(labels) if public.settings["dreaming"]["labels"] == "probabilities" else labels
-    rest = (view.clients * sent.reshape(-1) - sum(own.values())) / (view.clients - len(own))
-    return dreams, as_logits(rest, public)
+    probable = public.settings["dreaming"]["labels"] == "probabilities"
+    mean = np.exp(labels) if probable else labels
+    if public.vote_norm is not None:
+        mean = mean - 1 / public.num_classes
+    rest = (view.clients * mean - sum(as_votes(each, public) for each in own.values())) / (view.clients - len(own))
+    return dreams, as_logits(rest, public, single=False)

@@ -16,6 +16,7 @@ from attacks.public import Public
 from attacks.transcript import Arrays, Vector
 from codream_secure import training
 from codream_secure.client import distil
+from codream_secure.dreaming import labels
 from codream_secure.methods.fedavg import averaged_tensors, write_tensors
 from codream_secure.training import Optimization
 
@@ -78,9 +79,9 @@ def _distilled(public: Public, images: torch.Tensor, logits: torch.Tensor) -> nn
     return model
 
 
-def confidence(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Signal:
+def confidence(model: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> Signal:
     """phi of each image under a model; see :func:`attacks.membership.logit_confidence`."""
-    return logit_confidence(training.predict(model, images).numpy(), labels.numpy())
+    return logit_confidence(training.predict(model, images).numpy(), classes.numpy())
 
 
 def own_confidence(models: Sequence[nn.Module], public: Public) -> Signal:
@@ -89,9 +90,28 @@ def own_confidence(models: Sequence[nn.Module], public: Public) -> Signal:
     return np.asarray(found[public.owners.numpy(), np.arange(len(public))])
 
 
-def as_logits(labels: npt.NDArray[np.floating], public: Public) -> npt.NDArray[np.float64]:
-    """Soft labels as they are sent, which are logits or probabilities, as logits."""
-    values = labels.reshape(-1, public.num_classes).astype(np.float64)
-    if public.settings["dreaming"]["labels"] == "probabilities":
-        return np.log(np.maximum(values, 1e-12))
-    return values
+def as_logits(sent: npt.NDArray[np.floating], public: Public, *, single: bool) -> npt.NDArray[np.float64]:
+    """Soft labels as clients send them, or as their mean, as logits.
+
+    They are logits, probabilities, or, where sums have noise, votes: a single client's in ring units, their mean as it
+    is used. A vote may have noise, and the nearest probabilities are the most that can be made of it.
+
+    Args:
+        sent: (n classes,) or (n, classes).
+        public: says which of the three they are.
+        single: one client's, and not a mean.
+    """
+    values = sent.reshape(-1, public.num_classes).astype(np.float64)
+    if public.settings["dreaming"]["labels"] != "probabilities":
+        return values
+    if public.vote_norm is not None:
+        values = labels.probabilities_from(torch.from_numpy(as_votes(values, public) if single else values)).numpy()
+    return np.log(np.maximum(values, 1e-12))
+
+
+def as_votes(sent: npt.NDArray[np.floating], public: Public) -> npt.NDArray[np.float64]:
+    """(n, classes) of one client's vote in ring units, as probabilities less uniform ones; others as they are."""
+    values = sent.reshape(-1, public.num_classes).astype(np.float64)
+    if public.vote_norm is None:
+        return values
+    return values * (labels.longest_vote(len(values), public.num_classes) / public.vote_norm)

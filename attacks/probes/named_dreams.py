@@ -25,7 +25,8 @@ class NamedLabels(MembershipProbe):
     active: ClassVar[bool] = True
     methods: ClassVar[tuple[str, ...]] = ("codream",)
     assumptions: ClassVar[str] = (
-        "names the dreams that clients label; knows which client would hold a candidate, and its label"
+        "names the dreams that clients label, as near to candidates as the dreams' space allows; knows which client "
+        "would hold a candidate, and its label"
     )
 
     def queries(self, public: Public) -> Sequence[Query]:
@@ -35,11 +36,13 @@ class NamedLabels(MembershipProbe):
         rows = np.arange(len(public))
         try:
             each = {
-                client: np.concatenate([as_logits(vectors[client], public) for vectors in view.vectors("soft_labels")])
+                client: np.concatenate(
+                    [as_logits(vectors[client], public, single=True) for vectors in view.vectors("soft_labels")]
+                )
                 for client in range(view.clients)
             }
         except NotInViewError:
-            mean = np.concatenate([as_logits(vector, public) for vector in view.means("soft_labels")])
+            mean = np.concatenate([as_logits(vector, public, single=False) for vector in view.means("soft_labels")])
             return logit_confidence(mean[rows], public.labels.numpy())
         owned = np.stack([each[client] for client in range(view.clients)])[public.owners.numpy(), rows]
         return logit_confidence(owned, public.labels.numpy())
@@ -196,7 +199,7 @@ class Extraction(MembershipProbe):
         return [Query(images=batch, stream="soft_labels") for batch in in_batches(public.reserve, public.dreams)]
 
     def signal(self, view: View, public: Public) -> Signal:
-        labels = np.concatenate([as_logits(vector, public) for vector in view.means("soft_labels")])
+        labels = np.concatenate([as_logits(vector, public, single=False) for vector in view.means("soft_labels")])
         targets = torch.from_numpy(labels[: len(public.reserve)]).float()
         return confidence(distilled(public, public.reserve, targets), public.images, public.labels)
 

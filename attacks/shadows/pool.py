@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,8 +25,8 @@ class Pool:
         PartitionError: ``owners`` is no such tensor.
     """
 
-    images: ImageSet
-    owners: torch.Tensor
+    images: ImageSet = field(repr=False)
+    owners: torch.Tensor = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.owners.dtype != torch.int64 or self.owners.shape != (len(self.images),):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,11 +34,11 @@ class Trained:
 
     trial: int
     seed: int
-    state: dict[str, Any]
+    state: dict[str, Any] = field(repr=False)
     train_accuracy: tuple[float, ...]
     test_accuracy: tuple[float, ...]
     seconds: float
-    account: dict[str, Any] | None = None
+    account: dict[str, Any] | None = field(default=None, repr=False)
 
 
 def trial_config(config: Config, *, seed: int) -> Config:

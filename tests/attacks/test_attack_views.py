@@ -209,3 +209,25 @@ def test_a_view_does_not_change_with_the_transcript_it_was_copied_from(codream: 
     shared: list[Any] = [one for one in reachable(view) if isinstance(one, np.ndarray)]
     owned = {id(one) for one in reachable(transcript) if isinstance(one, np.ndarray)}
     assert not any(id(one) in owned for one in shared)
+
+
+@pytest.mark.parametrize("overrides", [("dreaming.batches=2",), ("dreaming.label_midway=true", "dreaming.batches=2")])
+def test_every_batch_begins_with_noise_that_the_server_hands_out(overrides: tuple[str, ...]) -> None:
+    method, recorded = run_of("model={clients=['small_cnn']}", *overrides)
+    replay = ServerView.of_transcript(replayed(recorded, method, "bfv", streams=("soft_labels",)))
+    _, real = run_of("model={clients=['small_cnn']}", "protocol.protection=bfv", *overrides)
+    expected = ServerView.of_transcript(real)
+    assert [name for name, _ in replay.arrays] == [name for name, _ in expected.arrays]
+    assert sum(name == "dreams" for name, _ in replay.arrays) == 2
+    for (_, found), (_, wanted) in zip(replay.arrays, expected.arrays, strict=True):
+        assert np.array_equal(found[0], wanted[0])
+
+
+def test_nothing_private_is_in_the_repr_of_what_passes_through_an_audit(codream: tuple[Method, Transcript]) -> None:
+    _, transcript = codream
+    (first, *_) = transcript.sums("soft_labels")
+    number = f"{first.entered[0][0]:.4f}"
+    for one in (transcript, first, ServerView.of_transcript(transcript), ClientView.of_transcript(transcript, [0])):
+        assert number not in repr(one)
+        assert "envelopes" not in repr(one)
+        assert len(repr(one)) < 1000 + 200 * len(transcript.streams)

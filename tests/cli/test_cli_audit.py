@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from attacks.auditing.findings import Findings
 from attacks.empirical import EpsilonBound
 from attacks.report import check_audit
 from attacks.rows import Check, Row
-from codream_secure.cli import main
 from codream_secure.privacy import Accountant, Adjacency, Adversary, PrivacyStatement, PrivacyUnit
 
 TINY = (
@@ -37,37 +35,13 @@ ROW = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Audit = Callable[..., Outcome]
+Audit = Callable[..., Any]
 
 
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Audit:
+def audit(command: Callable[..., Any]) -> Audit:
     """Run ``codream-secure audit`` with these arguments, in this process."""
-    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["codream-secure", "audit", *map(str, arguments)])
-        capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        assert isinstance(code, int)
-        return Outcome(code, *capsys.readouterr())
-
-    return call
+    return partial(command, "audit")
 
 
 def overrides() -> list[str]:
