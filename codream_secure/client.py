@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -86,8 +86,8 @@ class Rehearsal:
     also means that CoDream sees the private images more often than the baselines do, one batch a distillation step.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: torch.Tensor = field(repr=False)
+    labels: torch.Tensor = field(repr=False)
     batch_size: int
     weight: float
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -52,8 +52,8 @@ class Optimization:
 class Fit:
     """The arguments of one call of :func:`fit`, for a fitter that does it in another way."""
 
-    model: nn.Module
-    tensors: Sequence[torch.Tensor]
+    model: nn.Module = field(repr=False)
+    tensors: Sequence[torch.Tensor] = field(repr=False)
     loss: Callable[..., torch.Tensor]
     epochs: int
     optimization: Optimization

@@ -277,11 +277,22 @@ def render(name: str) -> str:
     if isinstance(content, list):
         encrypted = any(row["protocol"] not in (*UNENCRYPTED, FLOWER) for row in content)
         return encrypted_markdown(content) if encrypted else bench_markdown(content)
+    known = content.get("environment")
+    return _table(content) if known is None else f"{_table(content)}\n\n{provenance(known)}"
+
+
+def _table(content: Mapping[str, Any]) -> str:
     if "rows" in content:
         return audit_markdown(content)
     if "variants" in content:
         return variants_markdown(content)
     return cost_markdown(content) if "resnet18" in content else comparison_markdown(content)
+
+
+def provenance(environment: Mapping[str, Any]) -> str:
+    """Where and at which commit a result was measured; no table is of a commit that it does not name."""
+    commit, processor = environment["commit"] or "unknown", environment["processor"] or "an unnamed processor"
+    return f"*Measured at commit {commit}, on {environment['cores']} cores of {processor}.*"
 
 
 def fill(document: str) -> str:

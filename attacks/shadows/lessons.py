@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -28,9 +28,9 @@ class Lesson:
         rehearsal: images of its own that a client learns from beside soft labels.
     """
 
-    model: nn.Module
-    images: torch.Tensor
-    labels: torch.Tensor
+    model: nn.Module = field(repr=False)
+    images: torch.Tensor = field(repr=False)
+    labels: torch.Tensor = field(repr=False)
     generator: torch.Generator
     temperature: float | None = None
     rehearsal: Rehearsal | None = None

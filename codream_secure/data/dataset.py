@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,8 +24,8 @@ class ImageSet:
             pixel is NaN, infinite or outside [0, 1]; the message names the first such image.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: torch.Tensor = field(repr=False)
+    labels: torch.Tensor = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or 0 in self.images.shape[1:]:

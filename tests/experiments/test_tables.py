@@ -238,3 +238,14 @@ def test_where_privacy_is_claimed_every_row_says_what_was_spent_on_whom(results:
         "| budget 8 | ε = 7.99 at δ = 0.001, per client | 1.2 | 80.0 ± 2.0 |  | 5 MB |",
         "| students | ε = 7.99 at δ = 0.001, per client |  | 80.0 | 70.0 | 5 MB |",
     ]
+
+
+@pytest.mark.parametrize("path", sorted(tables.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_results_say_at_which_commit_they_were_measured(path: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content, list):
+        pytest.skip("rows of a bench; the document says beside them")
+    commit = content["environment"]["commit"]
+    assert commit
+    assert "dirty" not in commit
+    assert f"*Measured at commit {commit}, " in render(path.stem)
