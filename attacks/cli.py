@@ -33,7 +33,9 @@ def audit(
     ),
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Whole audits, each with a seed of its own.")] = 1,
     trials: Annotated[int | None, typer.Option("--trials", min=6, help="Federations of each kind, even.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Few federations: wide intervals, in a minute.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few federations and one round: wide intervals, in a minute or so.")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
     out: Annotated[
@@ -56,7 +58,7 @@ def audit(
     from codream_secure.cli.progress import Watch
     from codream_secure.runs import files
 
-    config = _config(run_or_config, overrides or [])
+    config = _config(run_or_config, [*(["run.rounds=1"] if quick else []), *(overrides or [])])
     adversaries = _names(adversary)
     for name in adversaries:
         if name not in ("server", "client", "public"):

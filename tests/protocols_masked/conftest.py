@@ -356,3 +356,9 @@ def list_buffers() -> Callable[[MaskedClient], dict[str, bytearray]]:
 @pytest.fixture(scope="session")
 def look_into() -> Callable[[Any], Any]:
     return frozen
+
+
+@pytest.fixture(scope="session")
+def sparse() -> dict[str, Any]:
+    """Terms under which each member has 14 neighbours; the security they ask for is as little as can be asked for."""
+    return {"members": range(36), "steps": 1, "dropout": 0.2, "corruption": 0.1, "sigma": 1, "eta": 1}
