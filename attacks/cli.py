@@ -31,6 +31,10 @@ def audit(
     protections: Annotated[str, typer.Option("--protections", help="Comma-separated protocols to look through.")] = (
         "plain,masked,bfv,ckks"
     ),
+    claims: Annotated[
+        str,
+        typer.Option("--claims", help="Comma-separated unit:epsilon, as client:1,example:1: CoDream under these too."),
+    ] = "",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Whole audits, each with a seed of its own.")] = 1,
     trials: Annotated[int | None, typer.Option("--trials", min=6, help="Federations of each kind, even.")] = None,
     quick: Annotated[
@@ -51,7 +55,9 @@ def audit(
     not of one model that exists already. With --out it goes on where it was interrupted. Exits with 5 if a claim of
     privacy is refuted, and with 6 if another check fails, which makes the audit invalid.
     """
+    from attacks.auditing.arms import Claim
     from attacks.auditing.document import document
+    from attacks.auditing.epsilons import CONFIDENCE
     from attacks.auditing.run import audit_seed, stages
     from attacks.probes.registry import choose
     from attacks.report import print_audit, write_report
@@ -67,8 +73,9 @@ def audit(
     size = QUICK if quick else Size()
     if trials is not None:
         size = Size(trials=trials, canaries=size.canaries, pictures=size.pictures, repeats=size.repeats)
+    claimed = [Claim.parse(text) for text in _names(claims)]
     wanted = range(config.run.seed, config.run.seed + seeds)
-    with Watch(runs=1, rounds=seeds * stages(config) * size.trials - 1) as watch:
+    with Watch(runs=1, rounds=seeds * stages(config, claimed) * size.trials - 1) as watch:
         progress = _Progress(watch)
         found = {
             seed: audit_seed(
@@ -77,6 +84,8 @@ def audit(
                 seed=seed,
                 size=size,
                 protections=_names(protections),
+                claims=claimed,
+                confidence=1 - (1 - CONFIDENCE) / seeds,  # one refutation in any seed refutes
                 workers=workers,
                 cache=out / "federations" if out else None,
                 progress=progress.at,

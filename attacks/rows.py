@@ -12,7 +12,8 @@ class Row:
 
     Attributes:
         method: "codream", "fedavg", or a name of the caller's own.
-        protection: the protocol, or the privacy unit that noise protects ("client-dp", "example-dp").
+        protection: the protocol, or the privacy unit that noise protects ("client-dp"; "client-dp 1" where the caller
+            named the budget).
         adversary: "server", "client" or "public".
         active: whether it deviates from the protocol, as by choosing the dreams.
         probe: what was tried.

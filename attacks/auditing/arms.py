@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,42 @@ from protocols import available_protocols
 from protocols.plain import PlainSum
 
 PROTECTIONS = ("plain", "masked", "bfv", "ckks")
+_UNITS = ("client", "example")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of privacy that CoDream is also trained under.
+
+    Attributes:
+        unit: "client" or "example". Under the first, clients add the noise within masked sums; under the second, models
+            that dream are trained with noise, and sums are as the configuration has them.
+        epsilon: the budget, at the configuration's delta.
+    """
+
+    unit: str
+    epsilon: float
+
+    @classmethod
+    def parse(cls, text: str) -> Claim:
+        """From "unit:epsilon".
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        unit, _, epsilon = text.partition(":")
+        try:
+            budget = float(epsilon)
+        except ValueError:
+            budget = math.nan
+        if unit not in _UNITS or not 0 < budget < math.inf:
+            raise ConfigError(f"claim {text!r} is not understood: write client:1 or example:8, unit and epsilon")
+        return cls(unit, budget)
+
+    @property
+    def label(self) -> str:
+        """How rows call it."""
+        return f"{self.unit}-dp {self.epsilon:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +70,15 @@ class Arm:
         return self.config.dp.on
 
 
-def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS) -> list[Arm]:
-    """FedAvg and CoDream without noise, and, if the configuration claims privacy, CoDream as it stands.
+def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS, claims: Sequence[Claim] = ()) -> list[Arm]:
+    """FedAvg and CoDream without noise, and CoDream under what the configuration and the caller claim.
 
     FedAvg needs one architecture: all its clients get the first client's.
 
     Args:
         config: of the run under audit; FedAvg's clients all get the first one's architecture, and equal weight.
         protections: protocols to look through where there is no noise.
+        claims: besides the configuration's own.
 
     Raises:
         ConfigError: a protection is unknown, the method of the run is neither of the two, or a server is to add
@@ -70,7 +108,17 @@ def arms_of(config: Config, *, protections: Sequence[str] = PROTECTIONS) -> list
             )
         label = f"{config.dp.unit}-dp"
         arms.append(Arm(method="codream", config=config, protections=((label, config.protocol.protection),)))
-    return arms
+    return arms + [_claimed(config, claim) for claim in dict.fromkeys(claims)]
+
+
+def _claimed(config: Config, claim: Claim) -> Arm:
+    dp = {**config.dp.model_dump(mode="json", exclude_none=True), "unit": claim.unit, "epsilon": claim.epsilon}
+    dp |= {"noise": "auto", "noise_multiplier": None, "adjacency": None}
+    protocol = config.protocol.model_dump(mode="json", exclude_none=True)
+    if claim.unit == "client":
+        protocol["protection"] = "masked"
+    changed = _changed(config, method="codream", protocol=protocol, dp=dp)
+    return Arm(method="codream", config=changed, protections=((claim.label, changed.protocol.protection),))
 
 
 def _uniform(config: Config) -> dict[str, object]:

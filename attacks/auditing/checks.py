@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from attacks.auditing.observe import Observation
 from attacks.auditing.plan import Plan
@@ -111,11 +112,15 @@ def hidden_check(transcript: Transcript, *, label: str) -> Check:
 
 def _clients_in_clear(one: Sum, transcript: Transcript) -> int:
     found = in_clear(one, transcript)
-    near = 2 * transcript.streams[one.stream].resolution
-    return sum(
-        client in found and bool(np.abs(found[client] - vector).max(initial=0.0) <= near)
-        for client, vector in one.entered.items()
-    )
+    encoding = transcript.streams[one.stream]
+    weight = None if encoding.max_weight is None else 1
+
+    def read(client: int, vector: npt.NDArray[np.floating]) -> bool:
+        # What lies beyond the encoding's bound was brought back to it before it was sent.
+        sent = encoding.decode(encoding.encode(vector, weight=weight).ring).total
+        return bool(np.abs(found[client] - sent).max(initial=0.0) <= 2 * encoding.resolution)
+
+    return sum(client in found and read(client, vector) for client, vector in one.entered.items())
 
 
 def null_check(found: float, label: str, *, candidates: int) -> Check:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from attacks.auditing.arms import PROTECTIONS, Arm, arms_of
+from attacks.auditing.arms import PROTECTIONS, Arm, Claim, arms_of
 from attacks.auditing.checks import (
     blind_check,
     duplicates_check,
@@ -47,6 +47,8 @@ def audit_seed(
     seed: int = 0,
     size: Size | None = None,
     protections: Sequence[str] = PROTECTIONS,
+    claims: Sequence[Claim] = (),
+    confidence: float = CONFIDENCE,
     workers: int = 1,
     cache: Path | None = None,
     source: DataSource | None = None,
@@ -62,6 +64,8 @@ def audit_seed(
         seed: of candidates, memberships, federations and the adversary.
         size: how much is done.
         protections: protocols to look through.
+        claims: CoDream is trained under each of these, too.
+        confidence: of all bounds together that are held against claims; they share what is left of 1.
         workers: processes.
         cache: folder of trained federations.
         source: the data set, if it is in memory.
@@ -81,11 +85,20 @@ def audit_seed(
     found = Findings(checks=[blind_check(plan), duplicates_check(plan), references_check(plan)])
     accuracies: dict[str, float] = {}
     tell = progress or (lambda what, done, total: None)
-    for arm in arms_of(config, protections=protections):
+    arms = arms_of(config, protections=protections, claims=claims)
+    confidence = 1 - (1 - confidence) / max(1, sum(arm.private for arm in arms))
+    for arm in arms:
         reconstructions: Literal["all", "passive", "none"] = "all" if active else "passive"
         if adversaries and "server" not in adversaries:
             reconstructions = "none"
-        task = partial(TrialTask, arm=arm, plan=plan, probes=_able(probes, arm), reconstructions=reconstructions)
+        task = partial(
+            TrialTask,
+            arm=arm,
+            plan=plan,
+            probes=_able(probes, arm),
+            reconstructions=reconstructions,
+            confidence=confidence,
+        )
         observations = _observed(task, arm, plan, workers=workers, cache=cache, tell=tell)
         _add_membership(found, arm, plan, probes, observations)
         _add_victims(found, arm, plan, observations)
@@ -95,7 +108,7 @@ def audit_seed(
         for each in observations:
             for name, values in each.extras.items():
                 getattr(found, name).extend(values)
-        _add_epsilons(found, arm, plan, probes, observations)
+        _add_epsilons(found, arm, plan, probes, observations, confidence=confidence)
         for _, protocol in arm.protections:
             found.threats[protocol] = _threat(protocol)
     found.checks += [matched_check(accuracies), claims_check(found.epsilons)]
@@ -103,9 +116,9 @@ def audit_seed(
     return found
 
 
-def stages(config: Config) -> int:
+def stages(config: Config, claims: Sequence[Claim] = ()) -> int:
     """Into how many stages an audit of one seed is cut."""
-    return 2 * len(arms_of(config))
+    return 2 * len(arms_of(config, claims=claims))
 
 
 def _able(probes: Sequence[MembershipProbe], arm: Arm) -> list[MembershipProbe]:
@@ -174,7 +187,13 @@ def _add_membership(
 
 
 def _add_epsilons(
-    found: Findings, arm: Arm, plan: Plan, probes: Sequence[MembershipProbe], observations: Sequence[Observation]
+    found: Findings,
+    arm: Arm,
+    plan: Plan,
+    probes: Sequence[MembershipProbe],
+    observations: Sequence[Observation],
+    *,
+    confidence: float,
 ) -> None:
     """One-run bounds of the first federation, by the signals that have no need of reference models."""
     first = observations[0]
@@ -190,7 +209,7 @@ def _add_epsilons(
             first.signals[probe.name, label],
             plan.members[0],
             delta=arm.config.dp.delta,
-            confidence=1 - (1 - CONFIDENCE) / len(places),
+            confidence=1 - (1 - confidence) / len(places),
         )
         found.epsilons.append(
             entry(

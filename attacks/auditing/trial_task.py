@@ -41,6 +41,7 @@ class TrialTask(Task[Observation]):
         trained: the trials, one round before the last.
         probes: those that can look at this method.
         reconstructions: which adversaries' are tried on the first trial.
+        confidence: of a bound on epsilon.
     """
 
     arm: Arm
@@ -48,6 +49,7 @@ class TrialTask(Task[Observation]):
     trained: Sequence[Trained] = field(repr=False)
     probes: Sequence[MembershipProbe]
     reconstructions: Literal["all", "passive", "none"] = "all"
+    confidence: float = 0.95
 
     def __call__(self, number: int, stop: Stop) -> Observation:
         arm, plan = self.arm, self.plan
@@ -120,7 +122,10 @@ class TrialTask(Task[Observation]):
             return []
         dreams = torch.randn((public.dreams, *public.images.shape[1:]), generator=public.generator(4))
         bound, statement = client_level_epsilon(
-            method, Query(images=dreams, stream="dream_updates"), repeats=self.plan.size.repeats
+            method,
+            Query(images=dreams, stream="dream_updates"),
+            repeats=self.plan.size.repeats,
+            confidence=self.confidence,
         )
         return [
             entry(

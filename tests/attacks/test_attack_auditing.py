@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.auditing.arms import arms_of
+from attacks.auditing.arms import Claim, arms_of
 from attacks.auditing.checks import blind_check, duplicates_check, learnt_check, matched_check, references_check
 from attacks.auditing.document import document, over_seeds
 from attacks.auditing.findings import Findings
@@ -150,6 +150,22 @@ def test_arms_are_fedavg_of_one_architecture_codream_and_what_is_claimed() -> No
     assert private.protections == (("example-dp", "plain"),)
     with pytest.raises(ConfigError, match="protection 'mask' is unknown"):
         arms_of(config, protections=("mask",))
+
+
+def test_claims_are_arms_beside_the_open_ones() -> None:
+    config = make_config(
+        {}, ["data.clients=4", "protocol.protection=bfv", "dreaming.labels=probabilities", "dreaming.moments=channel"]
+    )
+    claims = [Claim.parse("client:1"), Claim.parse("example:2.5"), Claim.parse("client:1")]
+    *opened, client, example = arms_of(config, protections=("plain",), claims=claims)
+    assert [arm.method for arm in opened] == ["fedavg", "codream"]
+    assert client.protections == (("client-dp 1", "masked"),)
+    assert client.config.dp.epsilon == 1
+    assert not client.config.dp.by_server(client.config.protocol.protection)
+    assert example.protections == (("example-dp 2.5", "bfv"),)
+    for text in ("client", "server:1", "client:0", "example:inf", "client:nan", "client:x", ""):
+        with pytest.raises(ConfigError, match="write client:1 or example:8"):
+            Claim.parse(text)
 
 
 def test_probes_are_chosen_by_name_adversary_and_activity() -> None:

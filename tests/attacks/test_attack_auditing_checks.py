@@ -29,6 +29,8 @@ from codream_secure.config import make_config
 from codream_secure.data import load_source
 from codream_secure.federation import Federation
 from codream_secure.methods import Method, find_method
+from protocols import Simulation, Terms, make_protocol
+from protocols.driver import Envelope
 
 SOURCE = load_source("digits")
 SMALL = (
@@ -183,6 +185,23 @@ def test_the_servers_view_holds_what_each_protocol_shows(
     assert found.passed
     assert found.name == f"server's view (codream, {protection})"
     assert re.fullmatch(detail, found.detail)
+
+
+def test_vectors_beyond_the_bound_of_their_encoding_are_in_clear_all_the_same(
+    recorded: tuple[Method, Transcript],
+) -> None:
+    _, transcript = recorded
+    one = next(transcript.sums())
+    far = {client: 1e6 * vector for client, vector in one.entered.items()}
+    passed: list[Envelope] = []
+    terms = Terms(streams={one.stream: transcript.streams[one.stream]}, steps=1)
+    simulation = Simulation(make_protocol("plain"), range(transcript.clients), terms=terms, tap=passed.append)
+    simulation.open()
+    opened = simulation.sum(far, stream=one.stream)
+    sent = replace(one, entered=far, envelopes=passed, mean=opened.mean())
+    found = hidden_check(replace(transcript, events=[sent]), label="x")
+    assert found.passed
+    assert found.detail.startswith("4 of 4 vectors in clear")
 
 
 def test_a_plain_server_that_reads_nothing_or_opens_nothing_fails(recorded: tuple[Method, Transcript]) -> None:
