@@ -8,22 +8,15 @@ first round, in the clear and through sums over the clients.
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from attacks.auditing.document import document
-from attacks.auditing.plan import Size
-from attacks.auditing.run import audit_seed
 from attacks.probes.base import MembershipProbe
 from attacks.probes.named_dreams import AntitheticGradient, NamedGradient, NamedLabels, NulledGradient
 from codream_secure.cli.app import guarded
-from codream_secure.config import load_config
-from codream_secure.runs import files
-
-OVERRIDES = ["dreaming.moments=channel", "run.rounds=1"]
+from experiments.audits import keep, membership, preset
 
 
 def _nulled(contexts: int) -> NulledGradient:
@@ -39,33 +32,19 @@ def main(
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
 ) -> None:
     """Run it and print AUCs."""
-    from experiments.tables import audit_markdown
-
-    preset = resources.files("attacks") / "presets" / "audit.toml"
-    with resources.as_file(preset) as path:
-        config = load_config(path, OVERRIDES)
+    config = preset(["dreaming.moments=channel", "run.rounds=1"])
+    counts = contexts or [50, 100, 200]
+    chosen = " ".join(f"--contexts {count}" for count in counts)
     probes: list[MembershipProbe] = [NamedLabels(), NamedGradient(), AntitheticGradient()]
-    probes += [_nulled(count) for count in contexts or (50, 100, 200)]
-    found: Any = audit_seed(
-        config,
-        probes=probes,
-        seed=config.run.seed,
-        size=Size(trials=trials, canaries=0),
-        protections=("plain", "masked"),
-        workers=workers,
-        cache=out / "federations",
-        adversaries=("client",),  # no reconstructions: the probes are the server's all the same
-    )
-    audited = document(
-        {config.run.seed: found},
+    probes += [_nulled(count) for count in counts]
+    found = membership(config, probes, trials=trials, workers=workers, cache=out / "federations")
+    keep(
+        found,
+        out / "nulling.json",
         title="Contexts that null feature matching",
-        command=f"python -m experiments.nulling --out {out}",
-        config=config.to_toml(),
-        adversaries=["server"],
-        active=True,
+        command=f"python -m experiments.nulling {chosen} --trials {trials}",
+        config=config,
     )
-    files.write_json(out / "nulling.json", audited)
-    print(audit_markdown(audited))
 
 
 def script() -> None:
