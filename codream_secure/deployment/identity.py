@@ -54,6 +54,8 @@ def check_key_file(path: Path) -> bytes:
 def load_identity(path: Path, *, passphrase: Secret) -> Identity:
     """The identity that :func:`save_identity` wrote.
 
+    The encryption has no checksum: damage may be noticed, or give another identity, which is on no roster.
+
     Args:
         path: of the key file.
         passphrase: that it was written under.
