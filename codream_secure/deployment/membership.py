@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from codream_secure.deployment.public_half import PublicHalf
-from codream_secure.deployment.roster import FORMAT, MAX_VERSION, Listed, Member, Revoked, RosterFile
+from codream_secure.deployment.roster import (
+    FORMAT,
+    MAX_VERSION,
+    Listed,
+    Member,
+    Revoked,
+    RosterFile,
+    decode_roster,
+    encode_roster,
+)
 from codream_secure.errors import IdentityError
 
 
@@ -55,13 +64,15 @@ def next_roster(
         raise IdentityError(f"{authorities[0].name!r} is the key authority: replace or revoke that one first")
     if not members:
         raise IdentityError("no member would be left on the roster")
-    return RosterFile(
+    made = RosterFile(
         format=FORMAT,
         version=version,
         members=tuple(sorted(members, key=lambda one: one.number)),
         authority=authorities[0] if authorities else None,
         revoked=tuple(sorted(revoked, key=lambda one: (one.version, one.public_key))),
     )
+    # Types and lengths are checked in reading: what comes out of here can be read.
+    return decode_roster(encode_roster(made))
 
 
 def _found(before: RosterFile | None, names: Sequence[str]) -> list[Listed]:

@@ -23,6 +23,12 @@ FORMAT: Final = "codream-secure public half 1"
 _CLAIM = b"codream-secure public half v1\0"
 _FINGERPRINT = b"codream-secure fingerprint v1\0"
 _FINGERPRINT_BYTES = 20
+_P = 2**255 - 19
+_ORDER_EIGHT = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_EIGHT, _P - _ORDER_EIGHT})
+"""The y of all eight points of edwards25519 whose order divides 8."""
 
 Name = Annotated[
     str,
@@ -53,7 +59,7 @@ class PublicHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         signature: of all of it, by the key itself: whoever made the file has the private half.
 
     Raises:
-        IdentityError: the fingerprint is another key's, or the signature is not this key's.
+        IdentityError: the key has no private half, or the fingerprint or the signature is another key's.
     """
 
     format: Literal["codream-secure public half 1"]
@@ -65,7 +71,7 @@ class PublicHalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     signature: Signature
 
     def __post_init__(self) -> None:
-        check_fingerprint(self.name, self.public_key, self.fingerprint)
+        check_key(self.name, self.public_key, self.fingerprint)
         text = _claim(self.name, self.member, self.public_key, self.created)
         try:
             Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_key)).verify(
@@ -130,12 +136,16 @@ def fingerprint(public_key: str) -> str:
     return in_groups(digest[:_FINGERPRINT_BYTES])
 
 
-def check_fingerprint(name: str, public_key: str, claimed: str) -> None:
-    """Return if it is the key's.
+def check_key(name: str, public_key: str, claimed: str) -> None:
+    """Return if the fingerprint is the key's, and the key one that only its owner can sign with.
+
+    Under a public key of small order, which has no private half, anybody's signature passes; OpenSSL takes such keys.
 
     Raises:
         IdentityError: it is not.
     """
+    if int.from_bytes(bytes.fromhex(public_key), "little") % 2**255 % _P in _SMALL_ORDER:
+        raise IdentityError(f"the public key of {name!r} is of small order: anybody could sign in that name")
     if fingerprint(public_key) != claimed:
         raise IdentityError(f"the fingerprint of {name!r} is not that of its public key: one of them was changed")
 

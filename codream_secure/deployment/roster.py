@@ -22,7 +22,7 @@ from codream_secure.deployment.public_half import (
     Name,
     Number,
     PublicKey,
-    check_fingerprint,
+    check_key,
     in_groups,
 )
 from codream_secure.deployment.strict_toml import decode
@@ -50,7 +50,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fingerprint: of the key, for people; :func:`~codream_secure.deployment.public_half.fingerprint` makes it.
 
     Raises:
-        IdentityError: the fingerprint is another key's.
+        IdentityError: the key has no private half, or the fingerprint is another key's.
     """
 
     name: Name
@@ -58,7 +58,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fingerprint: Fingerprint
 
     def __post_init__(self) -> None:
-        check_fingerprint(self.name, self.public_key, self.fingerprint)
+        check_key(self.name, self.public_key, self.fingerprint)
 
 
 class Member(Listed, frozen=True, kw_only=True):
