@@ -216,8 +216,8 @@ def test_a_roster_goes_through_its_versions(command: Command, three: list[str]) 
     assert last["authority"]["name"] == "office"
     assert sorted((one["version"], one["name"]) for one in last["revoked"]) == [(2, "bert"), (4, "anna"), (4, "carl")]
     before = Path("roster.toml").read_bytes()
-    for back in ("anna/anna.pub", "bert/bert.pub"):
-        assert "it never comes back" in refused(command, "roster", back, "--out", "roster.toml")
+    for back in (["anna/anna.pub"], ["--replace", "bert=bert/bert.pub"]):
+        assert "it never comes back" in refused(command, "roster", *back, "--out", "roster.toml")
     shown = command("keys", "verify", "roster.toml").out
     assert "authority" in shown
     assert "revoked in" in shown
@@ -268,11 +268,9 @@ def test_verify_refuses_with_the_reason(command: Command, three: list[str], monk
     made = roster(command, *three)
     new(command, "dora")
     verify = ("verify", "roster.toml")
-    assert "is not the one that was given" not in refused(command, *verify, "--digest", "12")
     assert "not the one that was given" in refused(command, *verify, "--digest", "00" * 32)
     assert "give all 64" in refused(command, *verify, "--digest", made["digest"][:16])
     assert "is not on the roster, version 1" in refused(command, *verify, "--key", "dora/dora.key")
-    assert "no encrypted private key" in refused(command, *verify, "--key", "missing.key") or "missing.key"
     assert "cannot be read" in refused(command, *verify, "--key", "missing.key")
     Path("anna/anna.key").chmod(0o640)
     assert "has mode 0640: others than its owner" in refused(command, *verify, "--key", "anna/anna.key")
@@ -335,14 +333,13 @@ def test_a_node_needs_no_torch_for_its_identity() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_the_page_runs_as_it_stands(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_runs_as_it_stands(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     page = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
     assert page.count("```") == 2 * len(blocks), "every block is run"
-    ran, digests, scope = 0, [], {}
+    ran, digests = 0, []
+    scope: dict[str, Any] = {}
     for language, block in blocks:
         if language == "python":
             exec(compile(block, str(PAGE), "exec"), scope)
@@ -360,7 +357,7 @@ def test_the_page_runs_as_it_stands(
                 digests.append(found[1])
                 (tmp_path / "digest.txt").write_text(found[1])
             ran += 1
-    assert ran == 11
+    assert ran == page.count("\ncodream-secure ") > 0
     assert len(set(digests)) == 3
     final = read_roster_file(tmp_path / "roster.toml")
     assert [(member.number, member.name) for member in final.members] == [(0, "north"), (1, "south")]
