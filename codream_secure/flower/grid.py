@@ -104,6 +104,11 @@ class ProtectedGrid(Grid):
             )
         if len({message.metadata.dst_node_id for message in sent}) != len(sent):
             raise ConfigError("a node is sent two messages at once: a protected sum has one vector of each")
+        if len(sent) > self._protection.clients:
+            raise ConfigError(
+                f"{len(sent)} nodes are sent {stream} messages, but Protection(clients={self._protection.clients}) is "
+                "for at most so many: raise it on server and nodes, or sample fewer"
+            )
         (self._message_type,) = types
         self._timeout, self._errors = timeout, []
         content = self._sum(stream, sent)

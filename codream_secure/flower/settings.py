@@ -10,6 +10,7 @@ from typing import Literal
 
 from codream_secure.errors import ConfigError
 from protocols import FixedPoint, SumProtocol, Terms, make_protocol
+from protocols.homomorphic.planning import plan_streams
 
 TRAIN, EVALUATE = "train", "evaluate"
 PROTECTIONS = ("plain", "masked", "bfv")
@@ -81,8 +82,10 @@ class Protection:
             if self.weight_key in bounds:
                 raise ConfigError(f"{argument} names {self.weight_key!r}: the number of examples is summed anyway")
         object.__setattr__(self, "terms", self._made_terms())
-        # Bounds that an encryption cannot carry are found here rather than at the first message.
-        self.terms.survivors(self.terms.min_cohort or min(2, self.clients))
+        # What no cohort of this size can meet is found here rather than at the first message.
+        self.terms.topology(self.clients)
+        if self.name == "bfv":
+            plan_streams("bfv", self.terms, public=False)
 
     def _made_terms(self) -> Terms:
         def encoding(clip: float) -> FixedPoint:

@@ -51,7 +51,8 @@ def trained(number: int, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
         for name, array in sorted(arrays.items())
         if name != "seen"
     }
-    return {**moved, "seen": np.asarray(arrays["seen"] + 1)}
+    moved["seen"] = np.asarray(arrays["seen"] + 1)
+    return {name: moved[name] for name in arrays}
 
 
 def make_app(number: int, mods: list[Any]) -> ClientApp:

@@ -13,9 +13,10 @@ pytest.importorskip("flwr", reason="flwr is not installed")
 
 from flower_harness import NODES, SIZES, OneProcess, initial, protection, trained
 from flwr.app import Array, ArrayRecord
+from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
 
-from codream_secure.flower import Member, Protected
+from codream_secure.flower import Member, Protected, protected_mod
 
 MakeGrid = Callable[..., OneProcess]
 
@@ -89,6 +90,24 @@ def test_strategies_that_need_the_mean_alone(
     found = run(make_grid(sums), Protected(kind(**named), sums, roster=members[0].roster), initial_arrays=floats())
     # Adaptive steps divide by small numbers, which magnifies float32's rounding.
     assert_close(found.arrays, expected.arrays, 1e-3)
+
+
+def test_flowers_local_noise_is_added_before_the_sum(
+    make_grid: MakeGrid, plain_grid: OneProcess, members: list[Member]
+) -> None:
+    sums = protection()
+    # Bounds that clip nothing and noise of 1e-5: what is shown is that the mods stand in the right order.
+    noise = LocalDpMod(clipping_norm=10.0, sensitivity=1.0, epsilon=1e6, delta=1e-5)
+    expected = run(plain_grid, FedAvg(fraction_evaluate=0.0), initial_arrays=floats(), num_rounds=1)
+    grid = OneProcess(
+        lambda number: [protected_mod(sums, credentials=lambda context: members[number]), noise],
+        lambda exchange, number: False,
+    )
+    strategy = Protected(FedAvg(fraction_evaluate=0.0), sums, roster=members[0].roster)
+    found = run(grid, strategy, initial_arrays=floats(), num_rounds=1)
+    assert not grid.errors
+    assert_close(found.arrays, expected.arrays, 1e-3)
+    assert not np.array_equal(found.arrays["weights"].numpy(), expected.arrays["weights"].numpy())
 
 
 @pytest.mark.parametrize("name", ["masked", "bfv"])
