@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -112,7 +113,7 @@ class Layout:
                 kind = array.dtype if np.issubdtype(array.dtype, np.floating) else np.dtype(np.float64)
                 moved[name] = Array(np.asarray(np.asarray(array, np.float64) + change, kind))
             content[self.record] = ArrayRecord(moved)
-        means: dict[str, int | float] = {weight_key: weight}
+        means: dict[str, Any] = {weight_key: weight}
         for offset, (name, bound) in enumerate(self.metrics.items()):
             means[name] = float(mean[at + offset] * (bound / self.clip))
         content["metrics"] = MetricRecord(means)

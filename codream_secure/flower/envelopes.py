@@ -81,7 +81,12 @@ class Answer:
 
     def content(self) -> RecordDict:
         """As a message's whole content."""
-        fields = {"version": _VERSION, "member": self.member, "frame": self.frame, "opened": self.opened}
+        fields: dict[str, Any] = {
+            "version": _VERSION,
+            "member": self.member,
+            "frame": self.frame,
+            "opened": self.opened,
+        }
         return RecordDict({RECORD: ConfigRecord(fields)})
 
 

@@ -121,7 +121,8 @@ class _Node:
         protocol, terms = self.protection.protocol, self.protection.terms
         own = Credentials(identity=self.member.identity, roster=self.member.roster, rounds=log)
         if ask.kind is Kind.OPEN:
-            # An earlier round, if one is open, ends here: a step of it that is not open yet never will be.
+            # An earlier round, if one is open, ends here: a server that follows the protocol has given up what is not
+            # open yet. (Facing any other, what was contributed counts as open from the beginning.)
             self.kept.machine = self.kept.contributed = None
             return protocol.client(self.member.number, terms=terms, credentials=own)
         if self.kept.machine is None:
