@@ -15,6 +15,7 @@ from codream_secure.flower.envelopes import RECORD, Answer, Ask, Kind, MessageRe
 from codream_secure.flower.rounds import Round
 from codream_secure.flower.settings import EVALUATE, TRAIN, Protection
 from protocols import ProtocolError, Roster
+from protocols.steps import too_few
 
 _LOG = logging.getLogger("flwr")
 _GOODBYE_S = 60.0
@@ -161,6 +162,9 @@ class ProtectedGrid(Grid):
         """
         self._introduce(nodes)
         there = {self._member_of[node]: node for node in nodes if node in self._member_of}
+        needed = self._protection.terms.survivors(len(nodes))
+        if len(there) < needed:
+            raise too_few(len(there), needed)
         if self._round is None or not self._round.usable_for(there.values()):
             self._round = None
             fresh = Round(self._protection, self._roster, there, self._exchange)

@@ -87,6 +87,16 @@ def test_a_sum_of_too_few_is_given_up_and_the_next_round_goes_on(make_grid: Make
     np.testing.assert_allclose(found.arrays["weights"].numpy(), mean_of([0, 1, 2, 3]), atol=1e-6)
 
 
+def test_nodes_that_do_not_say_who_they_are_count_as_missing(make_grid: MakeGrid, members: list[Member]) -> None:
+    sums = protection()
+    grid = make_grid(sums)
+    grid.vanishes = lambda exchange, number: exchange == 0 and number < 2
+    found = run(grid, sums, members, rounds=2)
+    assert grid.kinds[:3] == ["hello", "hello", "open"]
+    assert list(found.train_metrics_clientapp) == [2]
+    np.testing.assert_allclose(found.arrays["weights"].numpy(), mean_of([0, 1, 2, 3]), atol=1e-6)
+
+
 def test_a_sum_that_may_be_open_ends_the_run(make_grid: MakeGrid, members: list[Member]) -> None:
     sums = protection()
     grid = make_grid(sums)
