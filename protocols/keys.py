@@ -229,11 +229,21 @@ def request_context(step: int, stream: str, values: int, context: bytes) -> byte
 
 
 class RoundKey:
-    """A member's X25519 key pair for one round; it is never stored and never used again."""
+    """A member's X25519 key pair for one round, never used again; stored only in a suspended client's sealed state.
 
-    def __init__(self) -> None:
-        self._key: X25519PrivateKey | None = X25519PrivateKey.generate()
+    Args:
+        private_key: 32 bytes, as :meth:`private_bytes` gave them; None draws a new pair.
+    """
+
+    def __init__(self, private_key: bytes | None = None) -> None:
+        self._key: X25519PrivateKey | None = (
+            X25519PrivateKey.generate() if private_key is None else X25519PrivateKey.from_private_bytes(private_key)
+        )
         self.public_key = self._key.public_key().public_bytes_raw()
+
+    def private_bytes(self) -> bytes | None:
+        """32 secret bytes, for a state that is sealed at once; None once the key was dropped."""
+        return None if self._key is None else self._key.private_bytes_raw()
 
     def __enter__(self) -> RoundKey:
         return self
@@ -281,6 +291,10 @@ class PairSecrets:
         self.masks = masks
         self.outgoing = outgoing
         self.incoming = incoming
+
+    def private_bytes(self) -> tuple[bytes, bytes, bytes]:
+        """All three as secret bytes, in the order of the arguments, for a state that is sealed at once."""
+        return bytes(self.masks.value), bytes(self.outgoing.value), bytes(self.incoming.value)
 
     def keep_masks(self) -> Secret:
         """The root of the masks; the two parcels' keys have served and are wiped."""

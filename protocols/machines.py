@@ -310,6 +310,31 @@ class SumProtocol(ABC):
             MessageError: another key, other terms, or damage.
         """
 
+    def suspend_client(self, client: SumClient, key: bytes) -> bytes:
+        """A client's state between *any* two messages, sealed under a 32-byte key; the machine is closed.
+
+        For drivers whose process ends after each message. Unlike a snapshot it holds what the step that goes on needs,
+        so it must be resumed once at most: two machines from one state could be made to open their vector between
+        them, each giving the share that the other withholds. Whoever stores it deletes it before resuming.
+
+        Raises:
+            PhaseError: this protocol's clients cannot be suspended, or the round is closed.
+            MessageError: the key has not 32 bytes.
+        """
+        raise PhaseError(f"a client of {self.name} sums cannot be suspended: keep its process alive")
+
+    def resume_client(
+        self, suspended: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumClient:
+        """A client from :meth:`suspend_client`, under the same terms and credentials; never twice from one state.
+
+        Raises:
+            MessageError: another key, other terms, or damage.
+            RosterError: another roster, or the identity is not the member's.
+            PhaseError: this protocol's clients cannot be suspended.
+        """
+        raise PhaseError(f"a client of {self.name} sums cannot be resumed")
+
     @abstractmethod
     def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:
         """A server from :meth:`SumServer.snapshot`, under the same terms.

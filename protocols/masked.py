@@ -31,6 +31,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from protocols import masked_suspension
+from protocols.errors import PhaseError
 from protocols.keys import Roster
 from protocols.machines import Credentials, SumClient, SumProtocol, SumServer, required
 from protocols.masked_client import MaskedClient
@@ -86,6 +88,16 @@ class MaskedSum(SumProtocol):
         self, snapshot: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
     ) -> SumClient:
         return MaskedClient.restore(snapshot, key, terms=terms, credentials=required(credentials, "credentials"))
+
+    def suspend_client(self, client: SumClient, key: bytes) -> bytes:
+        if not isinstance(client, MaskedClient):
+            raise PhaseError(f"client is a {type(client).__name__}: it is no client of masked sums")
+        return masked_suspension.suspend(client, key)
+
+    def resume_client(
+        self, suspended: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumClient:
+        return masked_suspension.resume(suspended, key, terms=terms, credentials=required(credentials, "credentials"))
 
     def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:
         return MaskedServer.restore(snapshot, terms=terms, roster=required(roster, "roster"))

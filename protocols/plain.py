@@ -13,6 +13,7 @@ from protocols.errors import PhaseError, StepError
 from protocols.keys import Roster
 from protocols.machines import Credentials, Outbox, Phase, SumClient, SumProtocol, SumResult, SumServer
 from protocols.steps import ClientSteps, RingCollection, check_offer, contribution, finished, too_few
+from protocols.suspension import StoredSteps, bound_to, put_back, stored_steps
 from protocols.terms import MAX_COHORT, Terms, check_cohort
 from protocols.threat import ThreatModel
 
@@ -51,6 +52,19 @@ class PlainSum(SumProtocol):
         client.resume(state)
         return client
 
+    def suspend_client(self, client: SumClient, key: bytes) -> bytes:
+        if not isinstance(client, PlainClient):
+            raise PhaseError(f"client is a {type(client).__name__}: it is no client of plain sums")
+        return client.suspend(key)
+
+    def resume_client(
+        self, suspended: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumClient:
+        state = snapshots.unseal_state(suspended, key, _Suspended, bound_to(terms.digest(self.name)))
+        client = PlainClient(state.member, terms=terms)
+        client.resume_suspended(state)
+        return client
+
     def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:
         state = snapshots.unpack(snapshot, _ServerState, terms.digest(self.name))
         server = PlainServer(state.cohort, terms=terms, round_id=state.round_id)
@@ -62,6 +76,12 @@ class _ClientState(snapshots.SecretState):
     member: int
     round_id: bytes
     last_step: int
+
+
+class _Suspended(snapshots.SecretState):
+    member: int
+    round_id: bytes
+    steps: StoredSteps
 
 
 class _ServerState(msgspec.Struct, forbid_unknown_fields=True):
@@ -123,6 +143,21 @@ class PlainClient(SumClient):
         """Take over a snapshot's state."""
         self._round_id = state.round_id
         self._steps.last = state.last_step
+
+    def suspend(self, key: bytes) -> bytes:
+        """The state between any two messages; see :meth:`~protocols.machines.SumProtocol.suspend_client`."""
+        snapshots.check_key(key)
+        if self._closed or self._round_id is None:
+            raise PhaseError("a client is suspended within a round: it has taken no offer, or the round is over")
+        state = _Suspended(member=self._member, round_id=self._round_id, steps=stored_steps(self._steps))
+        sealed = snapshots.seal_state(state, key, bound_to(self._terms.digest(PlainSum.name)))
+        self.close()
+        return sealed
+
+    def resume_suspended(self, state: _Suspended) -> None:
+        """Take over a suspended client's state."""
+        self._round_id = state.round_id
+        put_back(self._steps, state.steps, state.round_id)
 
 
 class PlainServer(SumServer):

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import ClassVar, Literal
 
 from protocols import snapshots
+from protocols.errors import PhaseError
 from protocols.homomorphic.authority import KeyAuthority, SavedAuthority
 from protocols.homomorphic.client import SavedClient
 from protocols.homomorphic.granted_key import GrantedKeyClient
@@ -15,8 +16,10 @@ from protocols.homomorphic.parameters import Scheme
 from protocols.homomorphic.server import HomomorphicServer, SavedServer
 from protocols.homomorphic.shared_key import SharedKeyClient
 from protocols.homomorphic.shared_key_server import SharedKeyServer
+from protocols.homomorphic.suspension import SuspendedClient, resume, suspend
 from protocols.keys import Roster
 from protocols.machines import Credentials, SumAuthority, SumClient, SumProtocol, SumServer, required
+from protocols.suspension import bound_to
 from protocols.terms import Terms
 from protocols.threat import ThreatModel
 
@@ -140,6 +143,21 @@ class HomomorphicSum(SumProtocol):
         state = snapshots.unseal_state(snapshot, key, SavedClient, terms.digest(self.name))
         client = self.client(state.member, terms=terms, credentials=credentials)
         client.resume(state)
+        return client
+
+    def suspend_client(self, client: SumClient, key: bytes) -> bytes:
+        if not isinstance(client, SharedKeyClient):
+            raise PhaseError(f"a client of {self.name} sums cannot be suspended: keep its process alive")
+        return suspend(client, key)
+
+    def resume_client(
+        self, suspended: bytes, key: bytes, *, terms: Terms, credentials: Credentials | None = None
+    ) -> SumClient:
+        state = snapshots.unseal_state(suspended, key, SuspendedClient, bound_to(terms.digest(self.name)))
+        client = self.client(state.member, terms=terms, credentials=credentials)
+        if not isinstance(client, SharedKeyClient):
+            raise PhaseError(f"a client of {self.name} sums cannot be resumed")
+        resume(client, state)
         return client
 
     def restore_server(self, snapshot: bytes, *, terms: Terms, roster: Roster | None = None) -> SumServer:

@@ -1,0 +1,83 @@
+"""What a node keeps between two messages: Flower starts a new process for each.
+
+A folder that nobody else can read has the log of rounds, which outlives runs, and for each run one sealed state. The
+state is taken out of the folder *before* it is used and put back, changed, before the answer leaves: two answers from
+one state could open a vector (see :meth:`protocols.machines.SumProtocol.suspend_client`). Flower's ``context.state``
+would not do: it is handed back after the reply, so that the next message may find the state before.
+
+Leave the folder out of backups.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from codream_secure.errors import ConfigError
+from protocols import FileRoundLog
+
+
+class Store:
+    """A node's folder.
+
+    Args:
+        folder: made, with mode 0700, if it is not there.
+
+    Raises:
+        ConfigError: others than its owner may enter it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+            raise ConfigError(
+                f"{str(folder)!r} has mode {status.st_mode & 0o777:o} or another owner: secrets are kept there, so "
+                "make it your own and chmod 700"
+            )
+        self.folder = folder
+
+    @contextmanager
+    def log(self) -> Iterator[FileRoundLog]:
+        """The node's memory of rounds, locked while it is open."""
+        with closing(FileRoundLog(self.folder / "rounds.log")) as log:
+            yield log
+
+    def take(self, run: int) -> bytes | None:
+        """A run's state, which is not in the folder any more; None if there is none."""
+        path = self._path(run)
+        try:
+            state = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        path.unlink()
+        self._flush()
+        return state
+
+    def put(self, run: int, state: bytes) -> None:
+        """Keep a run's state, whole or not at all."""
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".state.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(state)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, self._path(run))
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        self._flush()
+
+    def _path(self, run: int) -> Path:
+        return self.folder / f"run-{run}.state"
+
+    def _flush(self) -> None:
+        """Make names in the folder last."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
