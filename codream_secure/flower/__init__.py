@@ -6,7 +6,7 @@ round's messages), :mod:`~.store` (what a client keeps between messages). ``docs
 """
 
 from codream_secure.flower.grid import ProtectedGrid, SumLostError
-from codream_secure.flower.members import Member, from_node_config, read_identity, read_roster
+from codream_secure.flower.members import Member, from_node_config
 from codream_secure.flower.mod import protected_mod
 from codream_secure.flower.settings import Protection
 from codream_secure.flower.strategy import Protected
@@ -19,6 +19,4 @@ __all__ = [
     "SumLostError",
     "from_node_config",
     "protected_mod",
-    "read_identity",
-    "read_roster",
 ]

@@ -1,26 +1,28 @@
 """Who a node is: its member number, its key, everybody's keys, and where it keeps what it must not forget.
 
 ``protected_mod`` takes any function from Flower's ``Context`` to a :class:`Member`; the one here reads files that the
-node's own configuration names, so that nothing of it comes from the server.
+node's own configuration names, so that nothing of it comes from the server. ``codream-secure keys`` makes those files.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 
-from codream_secure.errors import ConfigError
+from codream_secure.deployment import roster as rosters
+from codream_secure.deployment.identity import load_identity
+from codream_secure.deployment.passphrase import VARIABLE, find_passphrase
+from codream_secure.errors import ConfigError, IdentityError
 from protocols import Identity, Roster
-from protocols.keys import KEY_BYTES
 
 _SEALING = b"codream-secure flower state v1\0"
-_MAX_FILE_BYTES = 64 * 1024 * 1024
+_NEEDED = ("key", "roster", "state")
+_OPTIONAL = ("passphrase-file", "roster-digest")
 
 
 @dataclass(frozen=True)
@@ -50,89 +52,66 @@ CredentialsLoader = Callable[[Context], Member]
 def from_node_config(context: Context) -> Member:
     """The member that a SuperNode's ``--node-config`` names.
 
-    Keys: ``member`` (number), ``identity`` (file with the private key, 64 hexadecimal digits), ``roster`` (JSON file of
-    member numbers and public keys), ``state`` (folder).
+    Keys: ``key`` (encrypted private key), ``roster`` (roster file), ``state`` (folder), and, if wanted,
+    ``passphrase-file`` (default: the passphrase is in ``CODREAM_KEY_PASSPHRASE``) and ``roster-digest`` (what the
+    roster's has to be, 64 hexadecimal digits). The member number is that of the key's holder on the roster.
 
     Raises:
-        ConfigError: a key is missing, or a file is not what it should be.
-        RosterError: the roster is malformed.
+        ConfigError: an entry is missing or no text.
+        IdentityError: a file is missing, malformed or open to others; the passphrase is missing or another one; the
+            roster has another digest; or the key is not a member's. No message holds any part of key or passphrase.
     """
-    config = context.node_config
-    missing = [key for key in ("member", "identity", "roster", "state") if key not in config]
+    config = {name: _text(context, name) for name in (*_NEEDED, *_OPTIONAL) if name in context.node_config}
+    missing = [name for name in _NEEDED if name not in config]
     if missing:
         raise ConfigError(
             f"the node's configuration lacks {', '.join(missing)}: start the SuperNode with --node-config "
-            '\'member=0 identity="FILE" roster="FILE" state="FOLDER"\''
+            '\'key="NAME.key" roster="roster.toml" state="FOLDER"\''
         )
-    number = config["member"]
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise ConfigError(f"member is {number!r} in the node's configuration: a whole number is needed")
+    # The roster first: its path is the more likely to be wrong, and a key need not be opened for nothing.
+    roster = rosters.read_roster_file(Path(config["roster"]), digest=config.get("roster-digest"))
+    identity = _identity(Path(config["key"]), config.get("passphrase-file"))
     return Member(
-        number=number,
-        identity=read_identity(Path(str(config["identity"]))),
-        roster=read_roster(Path(str(config["roster"]))),
-        folder=Path(str(config["state"])),
+        number=_number(roster, identity, config["key"]),
+        identity=identity,
+        roster=roster.roster(),
+        folder=Path(config["state"]),
     )
 
 
-def read_identity(path: Path) -> Identity:
-    """An identity from a file that its owner alone may read.
+def _text(context: Context, name: str) -> str:
+    value = context.node_config[name]
+    if not isinstance(value, str) or not value:
+        # Not its value: a passphrase may stand in the wrong place.
+        raise ConfigError(f"{name} is {type(value).__name__} in the node's configuration: a text in quotes is needed")
+    return value
 
-    Raises:
-        ConfigError: the file is not there, open to others, or holds no key. No message holds its content.
-    """
-    text = _read(path, "identity").strip()
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"the identity {str(path)!r} may be read by others: chmod 600")
+
+def _identity(key: Path, passphrase_file: str | None) -> Identity:
+    """The node's key pair. Nobody is asked for a passphrase: nobody sits at a node, which would wait for ever."""
+    if passphrase_file is None and VARIABLE not in os.environ:
+        raise IdentityError(
+            f"there is no passphrase for the key file {str(key)!r}: set {VARIABLE} in the SuperNode's environment, or "
+            'name a file in the node\'s configuration, passphrase-file="FILE"'
+        )
+    passphrase = find_passphrase(None if passphrase_file is None else Path(passphrase_file))
     try:
-        return Identity(bytes.fromhex(text))
-    except ValueError:
-        raise ConfigError(f"the identity {str(path)!r} is not {2 * KEY_BYTES} hexadecimal digits") from None
+        return load_identity(key, passphrase=passphrase)
+    finally:
+        passphrase.wipe()
 
 
-def read_roster(path: Path) -> Roster:
-    """A roster from a JSON object of member numbers and public keys in hexadecimal digits.
-
-    Raises:
-        ConfigError: the file is not there, or no such object.
-        RosterError: a key is malformed or listed twice.
-    """
-    return roster_from(_parsed(path))
-
-
-def roster_from(keys: Mapping[str, Any]) -> Roster:
-    """A roster from such an object.
-
-    Raises:
-        ConfigError: it is none.
-        RosterError: a key is malformed or listed twice.
-    """
-    try:
-        read = {int(number): bytes.fromhex(key) for number, key in keys.items()}
-        if len(read) != len(keys):
-            raise ConfigError("the roster lists a member twice")
-        return Roster(read)
-    except (TypeError, AttributeError):
-        raise ConfigError("the roster is no object of member numbers and keys in hexadecimal digits") from None
-    except ValueError as error:
-        if type(error) is ValueError:
-            raise ConfigError(f"the roster has a number or key that is none: {error}") from None
-        raise
-
-
-def _parsed(path: Path) -> Any:
-    try:
-        return json.loads(_read(path, "roster"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the roster {str(path)!r} is no JSON: line {error.lineno}") from None
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ConfigError(f"the {what} {str(path)!r} has more than {_MAX_FILE_BYTES} bytes: that is none")
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"the {what} {str(path)!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"the {what} {str(path)!r} is no text") from None
+def _number(roster: rosters.RosterFile, identity: Identity, key: str) -> int:
+    holder = roster.holder(identity.public_key)
+    if isinstance(holder, rosters.Member):
+        return holder.number
+    if isinstance(holder, rosters.Revoked):
+        raise IdentityError(
+            f"the key {key!r}, of {holder.name!r}, was revoked in version {holder.version} of the roster: use the key "
+            "that took its place"
+        )
+    whose = "nobody" if holder is None else "the key authority, and to no member,"
+    raise IdentityError(
+        f"the key {key!r} belongs to {whose} on the roster, version {roster.version}: get a roster with this node's "
+        "public half on it, or name the key that is"
+    )

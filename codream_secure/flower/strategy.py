@@ -11,9 +11,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid, strategy
 from flwr.serverapp.strategy import Result, Strategy
 
+from codream_secure.deployment.roster import load_roster
 from codream_secure.errors import ConfigError
 from codream_secure.flower.grid import ProtectedGrid
-from codream_secure.flower.members import read_roster
 from codream_secure.flower.settings import EVALUATE, Protection
 from protocols import Roster
 
@@ -45,12 +45,14 @@ class Protected(Strategy):
     Args:
         inner: FedAvg, FedProx, FedAvgM, FedAdagrad, FedAdam, FedYogi, or one derived from them that aggregates alike.
         protection: the same as in the clients' ``protected_mod``.
-        roster: everybody's public keys, or the JSON file that has them. Needed unless ``protection.name == "plain"``.
+        roster: everybody's public keys, or the roster file that has them, of the version that the nodes hold. Needed
+            unless ``protection.name == "plain"``.
         phase_timeout: seconds that messages without training in them are waited for; None: as long as for training.
         mean_is_enough: you vouch that a strategy of your own computes from the weighted mean of all replies alone.
 
     Raises:
         ConfigError: the strategy needs the clients' own updates, or goes by another name for the number of examples.
+        IdentityError: the roster file is missing, malformed or writable by others.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Protected(Strategy):
             )
         self.inner = inner
         self.protection = protection
-        self._roster = read_roster(Path(roster)) if isinstance(roster, str | Path) else roster
+        self._roster = load_roster(Path(roster)) if isinstance(roster, str | Path) else roster
         self._phase_timeout = phase_timeout
 
     def start(self, grid: Grid, *args: Any, **named: Any) -> Result:

@@ -1,32 +1,36 @@
 """Make identities and a roster for the nodes of one machine, to try the example out.
 
-In a deployment each node makes its own identity, keeps it, and hands out its public key alone; the roster that comes of
-it reaches everybody on a way that the server cannot change.
+In a deployment each node makes its own identity with ``codream-secure keys new``, keeps it, and hands out its public
+half alone; the roster that comes of it reaches everybody, and its digest is compared on a way that the server is no
+part of. What is in here is what those commands do.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+import secrets
 from pathlib import Path
 
-from protocols import Identity
+from codream_secure.deployment import identity, public_half
+from codream_secure.deployment.files import make_private_folder
+from codream_secure.deployment.membership import next_roster
+from codream_secure.deployment.roster import write_roster_file
+from protocols.keys import Identity, Secret
 
 
-def make_keys(folder: Path, nodes: int) -> None:
-    """Write ``identity-N.hex`` for each node and ``roster.json``; nothing is overwritten."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keys = {}
+def make_keys(folder: Path, nodes: int) -> list[str]:
+    """Write ``node-N.key`` and ``node-N.pub`` for each node, and ``roster.toml``; nothing is overwritten.
+
+    Returns:
+        Node by node the passphrase of its key, random, and written nowhere.
+    """
+    make_private_folder(folder)
+    passphrases, publics = [], []
     for number in range(nodes):
-        identity = Identity.generate()
-        handle = os.open(folder / f"identity-{number}.hex", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(identity.private_bytes().hex() + "\n")
-        keys[str(number)] = identity.public_key.hex()
-    with (folder / "roster.json").open("x") as stream:
-        json.dump(keys, stream, indent=2)
-
-
-if __name__ == "__main__":
-    make_keys(Path(sys.argv[1]), int(sys.argv[2]))
+        name, passphrase, made = f"node-{number}", secrets.token_urlsafe(24), Identity.generate()
+        identity.save_identity(made, folder / f"{name}.key", passphrase=Secret(passphrase.encode()))
+        public = public_half.make_public_half(made, name)
+        public_half.write_public_half(public, folder / f"{name}.pub")
+        passphrases.append(passphrase)
+        publics.append(public)
+    write_roster_file(next_roster(None, publics), folder / "roster.toml")
+    return passphrases

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from make_keys import make_keys
 
+from codream_secure.deployment.passphrase import VARIABLE
+
 HERE = Path(__file__).resolve().parent
 NODES = 4
 PATIENCE_S = 900
@@ -25,7 +27,7 @@ PATIENCE_S = 900
 def main(folder: Path, rounds: int = 2) -> int:
     """Run it; the final arrays are in ``folder/final.npz``, logs beside them. The exit status."""
     folder = folder.resolve()
-    make_keys(folder / "keys", NODES)
+    passphrases = make_keys(folder / "keys", NODES)
     environment = _environment(folder)
     link, *ports = _free_ports(NODES + 1)
     processes: list[subprocess.Popen[bytes]] = []
@@ -33,10 +35,12 @@ def main(folder: Path, rounds: int = 2) -> int:
         # Without the switch the SuperLink would call `uv sync` for the app's dependencies, which needs a network.
         command = ["flower-superlink", "--insecure", "--port", str(link), "--disable-runtime-dependency-installation"]
         processes.append(_start(command, folder / "superlink.log", environment))
-        for number, port in enumerate(ports):
+        for number, (port, passphrase) in enumerate(zip(ports, passphrases, strict=True)):
             command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}", "--port", str(port)]
             command += ["--node-config", _node_config(folder, number)]
-            processes.append(_start(command, folder / f"supernode-{number}.log", environment))
+            # A SuperNode has the passphrase of its own key, and of no other.
+            own = {**environment, VARIABLE: passphrase}
+            processes.append(_start(command, folder / f"supernode-{number}.log", own))
         return _run(folder, rounds, link, environment)
     finally:
         _stop(processes)
@@ -64,9 +68,8 @@ def _node_config(folder: Path, number: int) -> str:
         [
             f"partition-id={number}",
             f"num-partitions={NODES}",
-            f"member={number}",
-            f'identity="{keys / f"identity-{number}.hex"}"',
-            f'roster="{keys / "roster.json"}"',
+            f'key="{keys / f"node-{number}.key"}"',
+            f'roster="{keys / "roster.toml"}"',
             f'state="{folder / f"state-{number}"}"',
         ]
     )
@@ -77,7 +80,7 @@ def _run(folder: Path, rounds: int, link: int, environment: dict[str, str]) -> i
     config = f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
     (folder / "flwr" / "config.toml").write_text(config)
     _wait_for(link)
-    settings = f'num-server-rounds={rounds} roster="{folder / "keys" / "roster.json"}" out="{folder / "final.npz"}"'
+    settings = f'num-server-rounds={rounds} roster="{folder / "keys" / "roster.toml"}" out="{folder / "final.npz"}"'
     command = ["flwr", "run", str(HERE), "here", "--format", "json", "--run-config", settings]
     started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     if started.returncode or not json.loads(started.stdout).get("success"):

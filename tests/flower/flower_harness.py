@@ -100,6 +100,8 @@ class OneProcess(Grid):
         self.kinds: list[str] = []
         self.errors: list[str] = []
         self.tamper: Callable[[int, Message], Message] = lambda number, message: message
+        self.config_of: Callable[[int], dict[str, Any]] = lambda number: {}
+        """A SuperNode's own configuration."""
 
     def set_run(self, run: Any) -> None:
         raise NotImplementedError
@@ -140,7 +142,11 @@ class OneProcess(Grid):
 
     def _answer(self, number: int, message: Message) -> Message:
         context = Context(
-            run_id=RUN, node_id=message.metadata.dst_node_id, node_config={}, state=RecordDict(), run_config={}
+            run_id=RUN,
+            node_id=message.metadata.dst_node_id,
+            node_config=self.config_of(number),
+            state=RecordDict(),
+            run_config={},
         )
         try:
             return make_app(number, self._mods(number))(message, context)
