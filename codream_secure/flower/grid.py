@@ -12,8 +12,10 @@ from flwr.serverapp import Grid
 from codream_secure.errors import CodreamError, ConfigError
 from codream_secure.flower.contents import layout, shown_digest
 from codream_secure.flower.envelopes import RECORD, Answer, Ask, Kind, MessageRefusedError, answer_in
+from codream_secure.flower.privacy import CountedReleases
 from codream_secure.flower.rounds import Round
 from codream_secure.flower.settings import EVALUATE, TRAIN, Protection
+from codream_secure.releases import Releases
 from protocols import ProtocolError, Roster
 from protocols.steps import too_few
 
@@ -33,13 +35,20 @@ class ProtectedGrid(Grid):
         protection: the same as the clients'.
         roster: everybody's public keys; None only for ``protection.name == "plain"``.
         phase_timeout: seconds for messages that no training hangs on; None waits as long as for training.
+        releases: the account of what was released in this run so far; None: nothing was.
 
     Attributes:
         exchanges: how many times nodes were sent messages and waited for, so far.
     """
 
     def __init__(
-        self, grid: Grid, protection: Protection, *, roster: Roster | None, phase_timeout: float | None = None
+        self,
+        grid: Grid,
+        protection: Protection,
+        *,
+        roster: Roster | None,
+        phase_timeout: float | None = None,
+        releases: Releases | None = None,
     ) -> None:
         if roster is None and protection.protocol.needs_credentials:
             raise ConfigError(f"roster is None: {protection.name} sums tell members apart by their keys")
@@ -47,6 +56,7 @@ class ProtectedGrid(Grid):
         self._protection = protection
         self._roster = roster
         self._phase_timeout = phase_timeout
+        self._releases = releases or protection.releases()
         self._member_of: dict[int, int] = {}
         """By node."""
         self._round: Round | None = None
@@ -99,6 +109,11 @@ class ProtectedGrid(Grid):
         stream = next(iter(types)).split(".")[0] if types else ""
         if not sent or stream in self._protection.clear:
             return self._grid.send_and_receive(sent, timeout=timeout)
+        if stream == EVALUATE and self._protection.dp is not None:
+            raise ConfigError(
+                "evaluate messages ask for what nothing accounts for: with dp give the strategy fraction_evaluate=0.0, "
+                "and evaluate on the server's own data"
+            )
         if stream not in (TRAIN, EVALUATE):
             raise ConfigError(
                 f"{stream} messages are not summed: to pass them in clear, name {stream!r} in Protection(clear=)"
@@ -124,12 +139,23 @@ class ProtectedGrid(Grid):
             if message.content is not content and shown_digest(message.content, settings, stream) != context:
                 raise ConfigError("nodes are sent different contents: a protected sum answers one question")
         vectors = layout(content, self._protection, stream)
+        if vectors.values > self._protection.terms.max_values:
+            raise ConfigError(
+                f"the arrays have {vectors.values} values, and nodes answer with at most "
+                f"{self._protection.terms.max_values}: raise dp.values on server and nodes"
+            )
+        if not self._releases.fits({stream: 1}):
+            # No error: the run would end without its arrays. The strategy goes through its rounds with what it has.
+            _LOG.warning("protected %s: no more sums, the next is beyond plan or budget. %s", stream, self._spent())
+            return None
         nodes = [message.metadata.dst_node_id for message in sent]
         try:
             current = self._round_for(nodes)
         except ProtocolError as error:
             _LOG.warning("protected %s: no sum in this round, keys were not set up: %s", stream, error)
             return None
+        # Before the nodes are asked: a sum that fails may have been seen.
+        self._releases.before_sum(stream, values=vectors.values)
         try:
             result = current.sum(stream, vectors.values, context=context, content=content)
         except ProtocolError as error:
@@ -141,7 +167,8 @@ class ProtectedGrid(Grid):
                 f"the {stream} sum was given up when nodes may have opened it already ({error}): they will not answer "
                 "the same arrays again, so begin a new run"
             ) from error
-        if not result.weight:
+        weight = self._protection.clients if result.weight is None else result.weight
+        if not weight:
             raise SumLostError(f"the weights of the {stream} sum are 0: there is no mean")
         _LOG.info(
             "protected %s (%s): the mean of %d of %d nodes, weight %d; %d exchanges of messages",
@@ -149,10 +176,16 @@ class ProtectedGrid(Grid):
             self._protection.name,
             len(result.contributors),
             len(nodes),
-            result.weight,
+            weight,
             self.exchanges - before,
         )
-        return vectors.reply(result.mean(), result.weight, self._protection.weight_key)
+        if self._protection.dp is not None:
+            _LOG.info("protected %s: %s", stream, self._spent())
+        mean = self._releases.mean(result, stream, bound=self._protection.clip)
+        return vectors.reply(mean, weight, self._protection.weight_key)
+
+    def _spent(self) -> str:
+        return self._releases.told() if isinstance(self._releases, CountedReleases) else ""
 
     def _round_for(self, nodes: list[int]) -> Round:
         """A round that is set up for these nodes, or as many of them as answer for a member.

@@ -16,6 +16,7 @@ from codream_secure.flower.members import CredentialsLoader, Member, from_node_c
 from codream_secure.flower.settings import EVALUATE, TRAIN, Protection
 from codream_secure.flower.store import Store
 from protocols import Credentials, RoundLog, SumClient
+from protocols.encoding import EncodingReport
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,11 +59,13 @@ class _Kept(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         contributed: what the latest vector answered, until a message comes that may open it.
         answered: what vectors answered that may have been opened: they are never made again, as the difference of two
             sums of the same vectors is the vector of whoever is in one of them alone.
+        released: sums of noisy vectors that this node was asked for, in the whole run.
     """
 
     machine: bytes | None = None
     contributed: bytes | None = None
     answered: list[bytes] = msgspec.field(default_factory=list)
+    released: int = 0
 
 
 @dataclass
@@ -85,9 +88,14 @@ class _Node:
             if stored is not None:
                 self.kept = _read(stored)
             if ask.kind is Kind.CLOSE:
+                if self.kept.released:
+                    # A run that is taken up again goes on with what it had spent.
+                    store.put(self.run, msgspec.msgpack.encode(_Kept(released=self.kept.released)))
                 return Answer(self.member.number)
-            # What may have been opened is remembered through refusals and failures.
-            store.put(self.run, msgspec.msgpack.encode(_Kept(answered=self._may_be_open(ask))))
+            # What may have been opened, and spent, is remembered through refusals and failures.
+            self.kept.released += ask.kind is Kind.STEP and self.protection.dp is not None
+            remembered = _Kept(answered=self._may_be_open(ask), released=self.kept.released)
+            store.put(self.run, msgspec.msgpack.encode(remembered))
             machine, answer = self._act(ask, message, log, context=context, call_next=call_next)
             sealed = self.protection.protocol.suspend_client(machine, self.member.sealing_key())
             self.kept.machine = sealed
@@ -136,7 +144,13 @@ class _Node:
     ) -> bytes:
         stream = message.metadata.message_type.split(".")[0]
         if stream not in self.protection.terms.streams:
-            raise MessageRefusedError(f"{stream} replies are in clear by this node's settings, and not summed")
+            raise MessageRefusedError(f"{stream} replies are not summed by this node's settings")
+        releases = self.protection.releases()
+        if not releases.fits({stream: self.kept.released}):
+            # The server counts too. A node does not depend on it.
+            raise MessageRefusedError(
+                f"sum {self.kept.released} of this run is beyond what was planned or budgeted for: nothing is sent"
+            )
         shown = without(message.content, RECORD)
         vectors = layout(shown, self.protection, stream)
         question = self._question(shown, stream)
@@ -151,25 +165,28 @@ class _Node:
             raise MessageRefusedError(f"the app's function answered with error {reply.error.code}: nothing is summed")
         arrays, metrics = records_of(reply.content, stream)
         self._note_dropped(reply.content, vectors.metrics, stream)
+        vector = vectors.vector(arrays, metrics)
         frame = machine.contribute(
-            vectors.vector(arrays, metrics),
+            releases.contribution(vector, stream, bound=self.protection.clip),
             stream=stream,
-            weight=weight_of(metrics, self.protection.weight_key),
+            weight=weight_of(metrics, self.protection.weight_key) if self.protection.dp is None else None,
             context=shown_digest(shown, self.protection.digest(), stream),
         )
         if machine.report is not None and machine.report.clipped:
-            _LOG.warning(
-                "member %d: %.3g %% of the values were clipped to the bound of %g",
-                self.member.number,
-                100 * machine.report.clipped_fraction,
-                self.protection.terms.streams[stream].clip,
-            )
+            _LOG.warning(*self._shortened(machine.report, stream))
         if self.protection.active:
             # A server that deviates may have the sum opened by the others, and say that it failed.
             self.kept.answered.append(question)
         else:
             self.kept.contributed = question
         return frame
+
+    def _shortened(self, report: EncodingReport, stream: str) -> tuple[object, ...]:
+        bound = self.protection.clip if stream == TRAIN else 1.0
+        if self.protection.dp is not None:
+            return "member %d: the update was shortened to an L2 norm of %g", self.member.number, bound
+        share = 100 * report.clipped_fraction
+        return "member %d: %.3g %% of the values were clipped to the bound of %g", self.member.number, share, bound
 
     @staticmethod
     def _question(shown: RecordDict, stream: str) -> bytes:

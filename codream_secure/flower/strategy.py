@@ -14,7 +14,8 @@ from flwr.serverapp.strategy import Result, Strategy
 from codream_secure.deployment.roster import load_roster
 from codream_secure.errors import ConfigError
 from codream_secure.flower.grid import ProtectedGrid
-from codream_secure.flower.settings import EVALUATE, Protection
+from codream_secure.flower.privacy import CountedReleases
+from codream_secure.flower.settings import EVALUATE, TRAIN, Protection
 from protocols import Roster
 
 _LOG = logging.getLogger("flwr")
@@ -74,10 +75,20 @@ class Protected(Strategy):
         self.protection = protection
         self._roster = load_roster(Path(roster)) if isinstance(roster, str | Path) else roster
         self._phase_timeout = phase_timeout
+        evaluated: object = getattr(inner, "fraction_evaluate", None)
+        if protection.dp is not None and evaluated:
+            raise ConfigError(
+                f"fraction_evaluate is {evaluated} with dp: evaluate replies come from private data and "
+                "nothing accounts for them; set it to 0.0, and evaluate on the server's own data"
+            )
+        # Beyond a single start: a run's sums add up.
+        self._releases = protection.releases()
 
     def start(self, grid: Grid, *args: Any, **named: Any) -> Result:
         """The inner strategy's own ``start``, on a grid that protects; see Flower's ``Strategy.start``."""
-        protected = ProtectedGrid(grid, self.protection, roster=self._roster, phase_timeout=self._phase_timeout)
+        protected = ProtectedGrid(
+            grid, self.protection, roster=self._roster, phase_timeout=self._phase_timeout, releases=self._releases
+        )
         self._explain()
         try:
             return self.inner.start(protected, *args, **named)
@@ -87,8 +98,16 @@ class Protected(Strategy):
     def _explain(self) -> None:
         sums = self.protection
         _LOG.info("Protected sums: %s%s", sums.name, ", against an active server" if sums.active else "")
+        if isinstance(self._releases, CountedReleases):
+            _LOG.info("\t├──> updates of L2 norm %g or less, noise multiplier %.4g", *self._bounds())
+            _LOG.info("\t├──> signal s = %.2g: %s", self._releases.signal.value, self._releases.signal.verdict)
+            _LOG.info("\t└──> no evaluate replies")
+            return
         _LOG.info("\t├──> values within %g of the old ones, in steps of %.3g", sums.clip, sums.resolution)
         _LOG.info("\t└──> evaluate replies: %s", "in clear" if EVALUATE in sums.clear else "summed")
+
+    def _bounds(self) -> tuple[float, float]:
+        return self.protection.clip, self._releases.noise_multipliers()[TRAIN]
 
     # What Flower asks of a strategy, for whoever drives one by hand (on a ProtectedGrid)
 
