@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import importlib.util
 
-collect_ignore = [] if importlib.util.find_spec("flwr") else ["codream_secure/flower"]
+collect_ignore = [] if importlib.util.find_spec("flwr") else ["codream_secure/flower", "tests/flower/flower_harness.py"]
