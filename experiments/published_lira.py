@@ -101,7 +101,7 @@ def attack(arm: Arm, plan: Plan, trained: Sequence[Trained]) -> list[Judged]:
     found: dict[str, list[Answers]] = {}
     for row, each in zip(plan.members, trained, strict=True):
         method = rebuild(arm.config, plan.source, plan.pool, torch.from_numpy(row), each)
-        answered = answers_of(method, images, plan.pool.images.labels, owners=plan.pool.owners, trained=each)
+        answered = answers_of(method, images, plan.pool.images.labels, owners=plan.pool.owners)
         for model, answers in answered.items():
             found.setdefault(model, []).append(answers)
     return [judged(arm.method, model, each, plan.members, seed=plan.seed) for model, each in found.items()]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from attacks.auditing.membership_rows import CHANCE, RESAMPLES
 from attacks.membership import logit_confidence, score_all
 from attacks.metrics import auc, summarise
 from attacks.ranking import Ranking, area
 from attacks.rows import Row
-from attacks.shadows import Trained
 from codream_secure import training
 from codream_secure.methods import Method
 from codream_secure.methods.fedavg import FedAvg
@@ -24,6 +24,7 @@ from codream_secure.methods.fedavg import FedAvg
 OWN = "the client's own model"
 OTHER = "another client's model"
 GLOBAL = "the global model"
+TUNED = "the client's copy, trained on"
 STUDENT = "the server's student"
 
 Members = npt.NDArray[np.bool_]
@@ -50,7 +51,7 @@ class Judged:
 
     Attributes:
         method: how rows call the method.
-        model: OWN, OTHER, GLOBAL or STUDENT.
+        model: one of the kinds above.
         signals: (M, N) float64.
         scores: (M, N) float64 of LiRA, the larger the likelier a member.
         train_accuracy: (M,) on the members that the model was asked about.
@@ -80,41 +81,47 @@ class Judged:
 
 
 def answers_of(
-    method: Method, images: torch.Tensor, labels: torch.Tensor, *, owners: torch.Tensor, trained: Trained
+    method: Method, images: torch.Tensor, labels: torch.Tensor, *, owners: torch.Tensor
 ) -> dict[str, Answers]:
     """Ask every kind of model that the method ends with about all candidates.
 
-    FedAvg's clients all end with the global model. Elsewhere a candidate is asked of the client that would hold it, and
-    of the next one, whose model has met it in dreams at most; under isolated training the latter is a control.
+    A client's model is asked about the candidates that this client would hold, or about those of the client before it,
+    which it has met in dreams at most; under isolated training the latter is a control. FedAvg's clients all end with
+    the global model; beside it stand their copies after the local training of one more round, which this function does.
 
     Args:
-        method: after its last round.
+        method: after its last round; FedAvg's clients are trained on.
         images: (N, C, H, W) float32, normalised.
         labels: (N,) int64.
         owners: (N,) int64, the client that would hold each.
-        trained: of the same federation; has the clients' test accuracies.
     """
-    found = {}
-    if method.name != FedAvg.name:
-        logits = torch.stack([training.predict(model, images) for model in method.models()])
-        for name, shift in ((OWN, 0), (OTHER, 1)):
-            answering = (owners + shift) % len(logits)
-            if shift == 0 or len(logits) > 1:
-                chosen = logits[answering, torch.arange(len(labels))]
-                found[name] = _answers(chosen, labels, float(np.mean(trained.test_accuracy)))
-    server = method.server_model()
+    server, clients = method.server_model(), method.federation.clients
+    if method.name == FedAvg.name:
+        found = {} if server is None else {GLOBAL: _answers([server], torch.zeros_like(owners), method, images, labels)}
+        for client in clients:
+            method.federation.train_locally(
+                client, epochs=method.config.local.epochs, place="local", number=method.config.run.rounds + 1
+            )
+        return found | {TUNED: _answers(method.models(), owners, method, images, labels)}
+    found = {OWN: _answers(method.models(), owners, method, images, labels)}
+    if len(clients) > 1:
+        found[OTHER] = _answers(method.models(), (owners + 1) % len(clients), method, images, labels)
     if server is not None:
-        right = training.count_correct(server, *method.federation.test) / len(method.federation.test[1])
-        name = GLOBAL if method.name == FedAvg.name else STUDENT
-        found[name] = _answers(training.predict(server, images), labels, right)
+        found[STUDENT] = _answers([server], torch.zeros_like(owners), method, images, labels)
     return found
 
 
-def _answers(logits: torch.Tensor, labels: torch.Tensor, test_accuracy: float) -> Answers:
+def _answers(
+    models: Sequence[nn.Module], answering: torch.Tensor, method: Method, images: torch.Tensor, labels: torch.Tensor
+) -> Answers:
+    """Each candidate's answer by the model of the number that ``answering`` (N,) has for it."""
+    logits = torch.stack([training.predict(model, images) for model in models])
+    logits = logits[answering, torch.arange(len(labels))]
+    tested = [training.count_correct(model, *method.federation.test) for model in models]
     return Answers(
         signal=logit_confidence(logits, labels),
         correct=(logits.argmax(dim=1) == labels).numpy(),
-        test_accuracy=test_accuracy,
+        test_accuracy=sum(tested) / len(tested) / len(method.federation.test[1]),
     )
 
 
