@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,7 @@ def released_rows(found: Judged, members: Members, *, seed: int) -> list[Row]:
 def set_side_by_side(
     found: Sequence[Judged], compared: Sequence[tuple[str, str]], members: Members, *, seed: int
 ) -> dict[str, Any]:
-    """How far each model's AUC is above the next one's, and in how many targets all fall in that order.
+    """How far each model's AUC is above those after it, and in how many targets all fall in that order.
 
     Args:
         found: all that was judged.
@@ -190,7 +190,7 @@ def set_side_by_side(
         "models": [[each.method, each.model] for each in chosen],
         "targets": len(members),
         "falling": int((np.diff(targets, axis=0) < 0).all(axis=0).sum()),
-        "differences": [_difference(one, other, members, seed=seed) for one, other in pairwise(chosen)],
+        "differences": [_difference(one, other, members, seed=seed) for one, other in combinations(chosen, 2)],
     }
 
 

@@ -168,7 +168,7 @@ _RELEASED = ("AUC", "TPR@1%FPR", "TPR@0.1%FPR")
 
 
 def _order(order: Mapping[str, Any]) -> str:
-    """Differences between neighbours of the published order, and how many targets show all of it."""
+    """Differences between models of the published order, and how many targets show all of it."""
     parts = [
         f"{each['of']} less {each['over']} {each['value']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
         for each in order["differences"]

@@ -184,15 +184,17 @@ def test_the_order_has_differences_with_intervals_and_a_count_of_targets(
     order = set_side_by_side(three, COMPARED, members, seed=0)
     assert order["models"] == [list(place) for place in COMPARED]
     assert (order["falling"], order["targets"]) == (12, 12)
-    first, second = order["differences"]
-    assert (first["of"], first["over"], second["over"]) == ("isolated", "fedavg", "codream")
-    for each, (above, below) in zip((first, second), ((0, 1), (1, 2)), strict=True):
+    pairs = ((0, 1), (0, 2), (1, 2))
+    assert [(each["of"], each["over"]) for each in order["differences"]] == [
+        (COMPARED[above][0], COMPARED[below][0]) for above, below in pairs
+    ]
+    for each, (above, below) in zip(order["differences"], pairs, strict=True):
         expected = [roc_auc_score(members.ravel(), three[place].scores.ravel()) for place in (above, below)]
         assert each["value"] == pytest.approx(expected[0] - expected[1])
         assert 0 < each["low"] < each["value"] < each["high"]
     turned = set_side_by_side(three, COMPARED[::-1], members, seed=0)
     assert turned["falling"] == 0
-    assert turned["differences"][0]["value"] == pytest.approx(-second["value"])
+    assert turned["differences"][0]["value"] == pytest.approx(-order["differences"][2]["value"])
     same = set_side_by_side([three[0], three[0]], [COMPARED[0], COMPARED[0]], members, seed=0)
     assert same["differences"][0]["low"] == same["differences"][0]["high"] == 0
     assert set_side_by_side(three[:1], COMPARED, members, seed=0)["differences"] == []
