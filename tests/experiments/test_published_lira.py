@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from experiments.published_lira import (
     UNREHEARSED,
     attack,
     choose_arms,
+    halved,
     main,
     without_root,
 )
@@ -224,6 +226,21 @@ def test_the_table_has_what_was_found_beside_what_was_printed(three: list[Judged
     }
     assert "| not resolvable |" in released_markdown(found)
     assert "The order" not in released_markdown(found)
+
+
+def test_halved_images_are_means_of_four_pixels() -> None:
+    source = load_source("digits")
+    small = halved(source)
+    assert small.image_size == (4, 4)
+    expected = source.train.images[5, 0, 2:4, 4:6].mean()
+    assert small.train.images[5, 0, 1, 2] == pytest.approx(expected.item())
+    assert torch.equal(small.train.labels, source.train.labels)
+    counted = replace(source, train=replace(source.train, images=(source.train.images * 16).to(torch.uint8)))
+    rounded = halved(counted).train.images
+    assert rounded.dtype == torch.uint8
+    assert (rounded.float() - 16 * small.train.images).abs().max() <= 0.5
+    with pytest.raises(ConfigError, match=r"--halve with images of \(1, 1\) pixels"):
+        halved(halved(halved(small)))
 
 
 def test_the_result_does_not_name_the_folder_of_the_data() -> None:
