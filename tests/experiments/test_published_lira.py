@@ -235,7 +235,10 @@ def test_halved_images_are_means_of_four_pixels() -> None:
     expected = source.train.images[5, 0, 2:4, 4:6].mean()
     assert small.train.images[5, 0, 1, 2] == pytest.approx(expected.item())
     assert torch.equal(small.train.labels, source.train.labels)
-    counted = replace(source, train=replace(source.train, images=(source.train.images * 16).to(torch.uint8)))
+    parts = {part: getattr(source, part) for part in ("train", "test")}
+    counted = replace(
+        source, **{name: replace(part, images=(part.images * 16).to(torch.uint8)) for name, part in parts.items()}
+    )
     rounded = halved(counted).train.images
     assert rounded.dtype == torch.uint8
     assert (rounded.float() - 16 * small.train.images).abs().max() <= 0.5
