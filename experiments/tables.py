@@ -123,14 +123,60 @@ _LEFT_OUT = ("advantage", "TPR@1%FPR", "TPR@0.1%FPR", "TNR@1%FNR")
 _UNSEEN = "not in view"
 
 
-def _figure(row: Mapping[str, Any]) -> str:
+def _figure(row: Mapping[str, Any], *, digits: int = 2) -> str:
     if row["value"] is None:
         return _UNSEEN if "view" in row["note"] else "not resolvable"
-    digits = ".1f" if "dB" in row["metric"] else ".2f"
-    text = f"{row['value']:{digits}}"
+    form = ".1f" if "dB" in row["metric"] else f".{digits}f"
+    text = f"{row['value']:{form}}"
     if row["low"] is not None:
-        return f"{text} ({row['low']:{digits}} to {row['high']:{digits}})"
-    return text if row["control"] is None else f"{text} (control {row['control']:{digits}})"
+        return f"{text} ({row['low']:{form}} to {row['high']:{form}})"
+    return text if row["control"] is None else f"{text} (control {row['control']:{form}})"
+
+
+def released_markdown(found: Mapping[str, Any]) -> str:
+    """One row per method and released model of a ``published_lira.json``, and how the published order fares."""
+    figures = {(row["method"], row["probe"].removesuffix(", LiRA"), row["metric"]): row for row in found["rows"]}
+    compared = {tuple(place) for place in found["order"]["models"]}
+    rows = []
+    for entry in found["released"]:
+        place = entry["method"], entry["model"]
+        printed = found["published"]["figures"].get(entry["method"], {}) if place in compared else {}
+        rows.append(
+            [
+                f"{place[0]}: {place[1]}",
+                *(f"{100 * entry[key][0]:.1f}" for key in ("train_accuracy", "test_accuracy")),
+                *(_figure(figures[*place, metric], digits=3) for metric in _RELEASED),
+                f"{min(entry['targets']):.2f} to {max(entry['targets']):.2f}",
+                f"{printed['AUC']:.3f}" if printed else "",
+                f"{printed['TPR@0.1%FPR']:.3f}" if printed else "",
+            ]
+        )
+    headings = (
+        "method: model that is asked",
+        "right on members, %",
+        "on test images, %",
+        *_RELEASED,
+        "AUC, single targets",
+        "published AUC",
+        "published TPR@0.1%FPR",
+    )
+    table = markdown(headings, rows)
+    return f"{table}\n\n{_order(found['order'])}" if found["order"]["differences"] else table
+
+
+_RELEASED = ("AUC", "TPR@1%FPR", "TPR@0.1%FPR")
+
+
+def _order(order: Mapping[str, Any]) -> str:
+    """Differences between models of the published order, and how many targets show all of it."""
+    parts = [
+        f"{each['of']} less {each['over']} {each['value']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
+        for each in order["differences"]
+    ]
+    named = " > ".join(method for method, _ in order["models"])
+    return (
+        f"AUC, {'; '.join(parts)}. The order {named} holds in {order['falling']} of {order['targets']} single targets."
+    )
 
 
 def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -282,6 +328,8 @@ def render(name: str) -> str:
 
 
 def _table(content: Mapping[str, Any]) -> str:
+    if "published" in content:
+        return released_markdown(content)
     if "rows" in content:
         return audit_markdown(content)
     if "variants" in content:
