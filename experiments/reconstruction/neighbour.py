@@ -15,14 +15,14 @@ from torch import nn
 
 from attacks.laboratory import fedsgd, replayed
 from attacks.reconstruction.aggregate_difference import invert_trajectory, others_sum
-from attacks.reconstruction.batchnorm_statistics import DreamStep, public_statistics
+from attacks.reconstruction.batchnorm_statistics import public_statistics
 from attacks.rows import Row
 from attacks.transcript import Shown, Transcript
 from attacks.views import ClientView, NotInViewError
 from codream_secure.methods import Method
 from codream_secure.methods.fedavg import FedAvg
-from experiments.reconstruction.gradients import PROBES, inverted
-from experiments.reconstruction.norms import dreamt, errors, fit, kept, steps_of
+from experiments.reconstruction.gradients import PROBES, chosen_settings, inverted
+from experiments.reconstruction.norms import dreamt, errors, fit, kept
 from experiments.reconstruction.setting import Setting, each_protection, noted
 
 _CLIENTS, _OTHER, _OWN = 2, 0, 1
@@ -46,6 +46,8 @@ def other_ones_image(setting: Setting, architecture: str) -> None:
     clients = method.federation.clients
     count = min(setting.effort.models, len(clients[0].images))
     probe = f"{PROBES[architecture]}, mean less one's own"
+    settings = chosen_settings(setting, architecture)
+    known: dict[bytes, torch.Tensor] = {}  # protections that show the same bits are not inverted twice
     for one in each_protection(replace(_ROW, probe=probe, assumptions=_FEDSGD)):
         guesses, targets = [], []
         for index in range(count):
@@ -58,7 +60,10 @@ def other_ones_image(setting: Setting, architecture: str) -> None:
             mean = torch.from_numpy(_mean_gradient(view))
             own = torch.from_numpy(view.vectors("weights")[0][_OWN])
             rest = others_sum(mean, [own], clients=_CLIENTS)
-            guesses.append(inverted(setting, model, rest.numpy(), index))
+            bits = rest.numpy().tobytes()
+            if bits not in known:
+                known[bits] = inverted(setting, model, rest.numpy(), index, settings=settings)
+            guesses.append(known[bits])
             targets.append(images[_OTHER])
         setting.reconstructed(noted(one, f"{count} networks"), torch.cat(guesses), torch.cat(targets))
 
@@ -92,9 +97,8 @@ def other_ones_statistics(setting: Setting) -> None:
             one = noted(one, f"means by inverting Adam are off by a median of {apart:.1e} of their length")
         rest = [others_sum(mean, [part], clients=_CLIENTS) for mean, part in zip(means, own, strict=True)]
         usable = [each.flatten().nan_to_num(0.0, 0.0, 0.0).numpy() for each in rest]
-        seen: Sequence[DreamStep] = steps_of(dreams, usable)
         model = cohort.trained[_OTHER]
-        found, residual = fit(setting, [model], seen, cohort)
+        found, residual = fit(setting, [model], dreams, usable, cohort)
         control = errors([public_statistics(model, setting.public[0])], truth).value
         one = noted(
             one, f"relative residual {residual:.1e}; control: statistics of public images under the same weights"

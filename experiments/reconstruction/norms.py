@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,6 +39,9 @@ from experiments.reconstruction.setting import CLIENTS, Setting, noted, split_by
 DREAMS = 16
 MOST_STEPS = 26
 _EACH, _MEAN = "relative error, each client", "relative error, clients' mean"
+_TRIES = ((3, 150), (5, 8), (8, 50))
+"""Steps that are fitted, and public images whose statistics are the start, in turn."""
+_EXPLAINED = 1e-3
 _FEW = {"epochs": 1, "cutmix": 0}
 _WEIGHTS = "knows the loss, the dreams and every client's weights, not its buffers; begins at what public images give"
 _INITIAL = "the same, but takes clients' weights for the initial ones, each client's own, which it knows"
@@ -62,6 +66,11 @@ class Cohort:
     transcript: Transcript = field(repr=False)
 
     @property
+    def clip(self) -> float:
+        """What dream gradients are clipped to before they are sent, value by value."""
+        return self.method.config.protocol.clip.dream_updates
+
+    @property
     def coefficients(self) -> Coefficients:
         """Of the loss, which are public."""
         dreaming = self.method.config.dreaming
@@ -83,10 +92,18 @@ def dreamt(setting: Setting, *, clients: int, samples: int, moments: str = "chan
     return Cohort(method=method, initial=initial, trained=trained, transcript=record_round(method, 1))
 
 
-def steps_of(dreams: Sequence[torch.Tensor], gradients: Sequence[Vector], *, wanted: int = 3) -> list[DreamStep]:
-    """Some steps, as far apart as they can be."""
-    last = len(gradients) - 1
-    chosen = sorted({round(last * part / (wanted - 1)) for part in range(wanted)})
+def steps_of(
+    dreams: Sequence[torch.Tensor], gradients: Sequence[Vector], *, clip: float, wanted: int = 3
+) -> list[DreamStep]:
+    """Some steps, as far apart as they can be, without those whose gradient was clipped before it was sent.
+
+    What is clipped fits no statistics; the bound is public and a value at the bound shows.
+    """
+    whole = [step for step, gradient in enumerate(gradients) if np.abs(gradient).max() < 0.999 * clip]
+    if len(whole) < 2:
+        raise NotInViewError("all steps but one were clipped before they were sent")
+    last = len(whole) - 1
+    chosen = sorted({whole[round(last * part / (wanted - 1))] for part in range(wanted)})
     return [
         DreamStep(dreams=dreams[step], gradient=torch.from_numpy(gradients[step]).view(dreams[step].shape))
         for step in chosen
@@ -150,8 +167,8 @@ def _each_alone(setting: Setting, cohort: Cohort, models: Sequence[nn.Module]) -
     vectors = view.vectors("dream_updates")
     found, residuals = [], []
     for number, model in enumerate(models):
-        steps = steps_of(dreams, [step[number] for step in vectors])
-        fitted = fit(setting, [model], steps, cohort)
+        gradients = [step[number] for step in vectors]
+        fitted = fit(setting, [model], dreams, gradients, cohort, believed=model is cohort.trained[number])
         found += fitted[0]
         residuals.append(fitted[1])
     return found, f"relative residual up to {max(residuals):.1e}"
@@ -167,28 +184,54 @@ def _of_the_sum(
     except NotInViewError as reason:
         setting.unseen(row, reason)
         return
-    steps = steps_of([torch.from_numpy(arrays[0]) for arrays in view.shown("dreams")], means)
+    dreams = [torch.from_numpy(arrays[0]) for arrays in view.shown("dreams")]
     same = len({id(model) for model in models}) == 1
-    found, residual = fit(setting, models[:1] if same else models, steps, cohort)
+    found, residual = fit(
+        setting, models[:1] if same else models, dreams, means, cohort, believed=models is cohort.trained
+    )
     if same:
         found = found * len(models)
     _scored(setting, row, (found, f"relative residual {residual:.1e}"), truth, models)
 
 
 def fit(
-    setting: Setting, models: Sequence[nn.Module], steps: Sequence[DreamStep], cohort: Cohort
+    setting: Setting,
+    models: Sequence[nn.Module],
+    dreams: Sequence[torch.Tensor],
+    gradients: Sequence[Vector],
+    cohort: Cohort,
+    *,
+    believed: bool = True,
 ) -> tuple[list[list[Moments]], float]:
-    """Statistics of those networks that explain the steps, and the relative residual that is left."""
+    """Statistics of those networks that explain the steps, and the relative residual that is left.
+
+    Fits end in local minima. An adversary that sees a residual tries again from fewer public images, with more steps.
+
+    Args:
+        setting: has the public images.
+        models: whose weights the adversary takes the clients' to be.
+        dreams: broadcasts.
+        gradients: one client's, or means, step by step.
+        cohort: whose loss it is.
+        believed: whether these are the clients' weights; if not, one short try.
+    """
     public, _ = setting.public
     blind = [_without_statistics(model) for model in models]
-    found = recover_statistics(
-        blind,
-        steps,
-        start=[public_statistics(model, public) for model in blind],
-        coefficients=cohort.coefficients,
-        iterations=setting.effort.iterations,
-    )
-    return found.statistics, found.residual
+    best: tuple[list[list[Moments]], float] | None = None
+    for wanted, strangers in _TRIES if believed else _TRIES[:1]:
+        found = recover_statistics(
+            blind,
+            steps_of(dreams, gradients, clip=cohort.clip, wanted=wanted),
+            start=[public_statistics(model, public[:strangers]) for model in blind],
+            coefficients=cohort.coefficients,
+            iterations=setting.effort.iterations if believed else setting.effort.wrong_iterations,
+        )
+        if best is None or found.residual < best[1]:
+            best = found.statistics, found.residual
+        if best[1] < _EXPLAINED:
+            break
+    assert best is not None  # there is at least one try
+    return best
 
 
 def _scored(

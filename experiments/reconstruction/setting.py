@@ -30,8 +30,8 @@ CLIENTS = 4
 RANKED = 99
 """Draws of held-out images that a target is ranked among: chance is one in a hundred."""
 _PUBLIC = 150
-_ENDLESS = 200.0
-"""JSON has no infinity: a perfect reconstruction counts as so many dB."""
+_ENDLESS = 1e6
+"""JSON has no infinity."""
 
 Tell = Callable[[str], None]
 
@@ -42,23 +42,27 @@ class Effort:
 
     Attributes:
         models: networks handed out for single steps, each with images of its own.
-        matching: settings of gradient matching, fixed before a target is seen.
+        matching: settings of gradient matching, of which the best on public images is taken.
+        public_trials: on how many.
         samples: images of each client, where nothing else is said.
         dreams: in a batch that a malicious server fills.
         steps: of dreaming, and of following clients' answers to named dreams.
         cohorts: sizes of cohorts whose sums are fitted.
         sizes: images of a client whose statistics are looked for.
         iterations: of each fit, at most.
+        wrong_iterations: likewise, where weights are wrong, so that no fit can explain what is seen.
     """
 
-    models: int = 3
-    matching: Matching = COSINE_TV
+    models: int = 2
+    matching: tuple[Matching, ...] = (COSINE_TV, replace(COSINE_TV, tv=1e-3))
+    public_trials: int = 2
     samples: int = 50
     dreams: int = 128
     steps: int = 30
     cohorts: tuple[int, ...] = (2, 4, 8)
     sizes: tuple[int, ...] = (1, 8, 50)
     iterations: int = 40
+    wrong_iterations: int = 10
 
 
 @dataclass(kw_only=True, eq=False)
@@ -153,10 +157,10 @@ class Setting:
         self.rows.append(
             replace(
                 row,
-                value=finite(estimate.value),
-                low=finite(estimate.low),
-                high=finite(estimate.high),
-                control=finite(control),
+                value=_finite(estimate.value),
+                low=_finite(estimate.low),
+                high=_finite(estimate.high),
+                control=_finite(control),
                 n=estimate.n,
                 seed=self.seed,
                 note="; ".join(part for part in (row.note, estimate.note) if part),
@@ -205,6 +209,6 @@ def split_by_name(vector: np.ndarray, like: Mapping[str, torch.Tensor]) -> dict[
     return {name: part.reshape(each.shape) for part, (name, each) in zip(parts, like.items(), strict=True)}
 
 
-def finite(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | None:
     """The value within what JSON holds."""
     return None if value is None else float(np.clip(value, -_ENDLESS, _ENDLESS))
