@@ -9,7 +9,7 @@ Every figure stands beside its control: held-out images, or what public images g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -64,8 +64,8 @@ PARTS: dict[Part, Callable[[Setting], None]] = {
 
 def measured(
     source: DataSource, *, name: str, root: str | None, seed: int, parts: list[Part], effort: Effort
-) -> Findings:
-    """One seed's rows.
+) -> Iterator[Findings]:
+    """One seed's rows, after each part all that there are so far.
 
     Raises:
         DataError: the data set has too few images.
@@ -74,11 +74,11 @@ def measured(
     setting = Setting(source=source, name=name, root=root, seed=seed, effort=effort, tell=_tell(seed))
     for part in parts:
         PARTS[part](setting)
-    threats = {}
-    for protection in dict.fromkeys(row.protection for row in setting.rows):
-        model = make_protocol(protection).threat_model
-        threats[protection] = {field: getattr(model, field) for field in model.__dataclass_fields__}
-    return Findings(rows=setting.rows, threats=threats, seconds=time.perf_counter() - started)
+        threats = {}
+        for protection in dict.fromkeys(row.protection for row in setting.rows):
+            model = make_protocol(protection).threat_model
+            threats[protection] = {field: getattr(model, field) for field in model.__dataclass_fields__}
+        yield Findings(rows=list(setting.rows), threats=threats, seconds=time.perf_counter() - started)
 
 
 def _tell(seed: int) -> Callable[[str], None]:
@@ -101,20 +101,22 @@ def main(
     torch.set_num_threads(1)
     images = load_source(source, root=root)
     parts = only or list(PARTS)
-    found = {
-        seed: measured(images, name=source, root=root, seed=seed, parts=parts, effort=Effort()) for seed in range(seeds)
-    }
     command = f"python -m experiments.reconstruction --source {source} --seeds {seeds}"
     command += "".join(f" --only {part.value}" for part in only or [])
-    content = document(
-        found,
-        title="Reconstruction from FedAvg and from CoDream",
-        command=command,
-        config=f"{source}: FedSGD, FedAvg and CoDream on the same clients' images; see the rows' assumptions",
-        adversaries=sorted({row.adversary for each in found.values() for row in each.rows}),
-        active=any(row.active for each in found.values() for row in each.rows),
-    )
-    write_json(out, content)
+    found: dict[int, Findings] = {}
+    for seed in range(seeds):
+        for findings in measured(images, name=source, root=root, seed=seed, parts=parts, effort=Effort()):
+            found[seed] = findings
+            # Parts take minutes: one that is interrupted leaves those before it.
+            content = document(
+                found,
+                title="Reconstruction from FedAvg and from CoDream",
+                command=command,
+                config=f"{source}: FedSGD, FedAvg and CoDream on the same clients' images; see the rows' assumptions",
+                adversaries=sorted({row.adversary for each in found.values() for row in each.rows}),
+                active=any(row.active for each in found.values() for row in each.rows),
+            )
+            write_json(out, content)
     print(audit_markdown(content))
 
 

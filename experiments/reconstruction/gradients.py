@@ -88,13 +88,15 @@ def chosen_settings(setting: Setting, architecture: str) -> Matching:
     The weight of total variation decides on small images: at 8x8 neighbours differ by whole strokes, and a prior that
     helps at 28x28 outweighs the gradient.
     """
+    if architecture in setting.chosen:
+        return setting.chosen[architecture]
     candidates = setting.effort.matching
     model = setting.new_model(architecture, "adversary")
     if len(candidates) == 1 or begins_linear(model):
         return candidates[0]
     setting.tell(f"{PROBES[architecture]}: choosing settings on public images")
     public, labels = (part[: setting.effort.public_trials] for part in setting.public)
-    return choose_settings(
+    setting.chosen[architecture] = choose_settings(
         model,
         public,
         labels,
@@ -102,6 +104,7 @@ def chosen_settings(setting: Setting, architecture: str) -> Matching:
         bounds=setting.bounds,
         generator=torch.Generator().manual_seed(setting.seed),
     )
+    return setting.chosen[architecture]
 
 
 def inverted(

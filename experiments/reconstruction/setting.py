@@ -76,6 +76,7 @@ class Setting:
         seed: of the split, of the federations and of the adversary.
         effort: how much is done.
         rows: found so far.
+        chosen: settings of gradient matching by architecture, once they are chosen.
     """
 
     source: DataSource = field(repr=False)
@@ -85,6 +86,7 @@ class Setting:
     effort: Effort
     tell: Tell = print
     rows: list[Row] = field(default_factory=list, repr=False)
+    chosen: dict[str, Matching] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         needed = max(*self.effort.cohorts, CLIENTS) * self.effort.samples + _PUBLIC + RANKED * CLIENTS
