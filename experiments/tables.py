@@ -100,17 +100,19 @@ def _spent(statement: PrivacyStatement) -> str:
 def audit_markdown(audit: Mapping[str, Any]) -> str:
     """One row per probe and adversary of an ``audit.json``, one column per method and protection.
 
-    Of membership the AUC by LiRA, of the rest its own metric; with the 95 % interval where there is one.
+    Of membership the AUC by LiRA, of the rest its own metric; with the 95 % interval where there is one. Of several
+    seeds their mean. Where nothing but reconstructions was measured, controls stand beside intervals.
     """
+    controls = audit.get("victims") == []
     columns = list(dict.fromkeys((row["method"], row["protection"]) for row in audit["rows"]))
     cells: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
-    for row in audit["rows"]:
+    for row in sorted(audit["rows"], key=lambda row: row.get("seed") is None):
         metric = row["metric"]
         if metric in _LEFT_OUT or "threshold" in row["probe"] or "canaries" in row["probe"]:
             continue
         who = f"{'active' if row['active'] else 'passive'} {row['adversary']}"
         place = (who, row["probe"].removesuffix(", LiRA"), "AUC" if metric == "AUC" else metric)
-        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row)
+        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row, controls=controls)
     shown = [
         [*place, *(found.get(column, "") for column in columns)]
         for place, found in sorted(cells.items())
@@ -123,14 +125,19 @@ _LEFT_OUT = ("advantage", "TPR@1%FPR", "TPR@0.1%FPR", "TNR@1%FNR")
 _UNSEEN = "not in view"
 
 
-def _figure(row: Mapping[str, Any], *, digits: int = 2) -> str:
+def _figure(row: Mapping[str, Any], *, controls: bool = False, places: int = 2) -> str:
     if row["value"] is None:
         return _UNSEEN if "view" in row["note"] else "not resolvable"
-    form = ".1f" if "dB" in row["metric"] else f".{digits}f"
-    text = f"{row['value']:{form}}"
+    metric = row["metric"]
+    digits = ".1e" if "relative error" in metric else ".1f" if "dB" in metric else f".{places}f"
+    text = f"{row['value']:{digits}}"
+    beside = []
     if row["low"] is not None:
-        return f"{text} ({row['low']:{form}} to {row['high']:{form}})"
-    return text if row["control"] is None else f"{text} (control {row['control']:{form}})"
+        beside.append(f"{row['low']:{digits}} to {row['high']:{digits}}")
+    chance = metric == "AUC" or metric.startswith("rank 1 of")
+    if row["control"] is not None and (not beside or (controls and not chance)):
+        beside.append(f"control {row['control']:{digits}}")
+    return f"{text} ({'; '.join(beside)})" if beside else text
 
 
 def released_markdown(found: Mapping[str, Any]) -> str:
@@ -145,7 +152,7 @@ def released_markdown(found: Mapping[str, Any]) -> str:
             [
                 f"{place[0]}: {place[1]}",
                 *(f"{100 * entry[key][0]:.1f}" for key in ("train_accuracy", "test_accuracy")),
-                *(_figure(figures[*place, metric], digits=3) for metric in _RELEASED),
+                *(_figure(figures[*place, metric], places=3) for metric in _RELEASED),
                 f"{min(entry['targets']):.2f} to {max(entry['targets']):.2f}",
                 f"{printed['AUC']:.3f}" if printed else "",
                 f"{printed['TPR@0.1%FPR']:.3f}" if printed else "",
