@@ -100,17 +100,19 @@ def _spent(statement: PrivacyStatement) -> str:
 def audit_markdown(audit: Mapping[str, Any]) -> str:
     """One row per probe and adversary of an ``audit.json``, one column per method and protection.
 
-    Of membership the AUC by LiRA, of the rest its own metric; with the 95 % interval where there is one.
+    Of membership the AUC by LiRA, of the rest its own metric; with the 95 % interval where there is one. Of several
+    seeds their mean. Where nothing but reconstructions was measured, controls stand beside intervals.
     """
+    controls = audit.get("victims") == []
     columns = list(dict.fromkeys((row["method"], row["protection"]) for row in audit["rows"]))
     cells: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
-    for row in audit["rows"]:
+    for row in sorted(audit["rows"], key=lambda row: row.get("seed") is None):
         metric = row["metric"]
         if metric in _LEFT_OUT or "threshold" in row["probe"] or "canaries" in row["probe"]:
             continue
         who = f"{'active' if row['active'] else 'passive'} {row['adversary']}"
         place = (who, row["probe"].removesuffix(", LiRA"), "AUC" if metric == "AUC" else metric)
-        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row)
+        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row, controls=controls)
     shown = [
         [*place, *(found.get(column, "") for column in columns)]
         for place, found in sorted(cells.items())
@@ -123,14 +125,65 @@ _LEFT_OUT = ("advantage", "TPR@1%FPR", "TPR@0.1%FPR", "TNR@1%FNR")
 _UNSEEN = "not in view"
 
 
-def _figure(row: Mapping[str, Any]) -> str:
+def _figure(row: Mapping[str, Any], *, controls: bool = False, places: int = 2) -> str:
     if row["value"] is None:
         return _UNSEEN if "view" in row["note"] else "not resolvable"
-    digits = ".1f" if "dB" in row["metric"] else ".2f"
+    metric = row["metric"]
+    digits = ".1e" if "relative error" in metric else ".1f" if "dB" in metric else f".{places}f"
     text = f"{row['value']:{digits}}"
+    beside = []
     if row["low"] is not None:
-        return f"{text} ({row['low']:{digits}} to {row['high']:{digits}})"
-    return text if row["control"] is None else f"{text} (control {row['control']:{digits}})"
+        beside.append(f"{row['low']:{digits}} to {row['high']:{digits}}")
+    chance = metric == "AUC" or metric.startswith("rank 1 of")
+    if row["control"] is not None and (not beside or (controls and not chance)):
+        beside.append(f"control {row['control']:{digits}}")
+    return f"{text} ({'; '.join(beside)})" if beside else text
+
+
+def released_markdown(found: Mapping[str, Any]) -> str:
+    """One row per method and released model of a ``published_lira.json``, and how the published order fares."""
+    figures = {(row["method"], row["probe"].removesuffix(", LiRA"), row["metric"]): row for row in found["rows"]}
+    compared = {tuple(place) for place in found["order"]["models"]}
+    rows = []
+    for entry in found["released"]:
+        place = entry["method"], entry["model"]
+        printed = found["published"]["figures"].get(entry["method"], {}) if place in compared else {}
+        rows.append(
+            [
+                f"{place[0]}: {place[1]}",
+                *(f"{100 * entry[key][0]:.1f}" for key in ("train_accuracy", "test_accuracy")),
+                *(_figure(figures[*place, metric], places=3) for metric in _RELEASED),
+                f"{min(entry['targets']):.2f} to {max(entry['targets']):.2f}",
+                f"{printed['AUC']:.3f}" if printed else "",
+                f"{printed['TPR@0.1%FPR']:.3f}" if printed else "",
+            ]
+        )
+    headings = (
+        "method: model that is asked",
+        "right on members, %",
+        "on test images, %",
+        *_RELEASED,
+        "AUC, single targets",
+        "published AUC",
+        "published TPR@0.1%FPR",
+    )
+    table = markdown(headings, rows)
+    return f"{table}\n\n{_order(found['order'])}" if found["order"]["differences"] else table
+
+
+_RELEASED = ("AUC", "TPR@1%FPR", "TPR@0.1%FPR")
+
+
+def _order(order: Mapping[str, Any]) -> str:
+    """Differences between models of the published order, and how many targets show all of it."""
+    parts = [
+        f"{each['of']} less {each['over']} {each['value']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
+        for each in order["differences"]
+    ]
+    named = " > ".join(method for method, _ in order["models"])
+    return (
+        f"AUC, {'; '.join(parts)}. The order {named} holds in {order['falling']} of {order['targets']} single targets."
+    )
 
 
 def bench_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -282,6 +335,8 @@ def render(name: str) -> str:
 
 
 def _table(content: Mapping[str, Any]) -> str:
+    if "published" in content:
+        return released_markdown(content)
     if "rows" in content:
         return audit_markdown(content)
     if "variants" in content:
