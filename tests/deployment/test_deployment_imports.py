@@ -69,6 +69,4 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         load(tmp_path, "alice")
     (tmp_path / "ca.pem").write_text("nothing")
     with pytest.raises(ConfigError, match="no PEM file"):
-        Tls.from_files(
-            authority=tmp_path / "ca.pem", certificate=tmp_path / "ca.pem", private_key=tmp_path / "ca.pem"
-        )
+        Tls.from_files(authority=tmp_path / "ca.pem", certificate=tmp_path / "ca.pem", private_key=tmp_path / "ca.pem")
