@@ -23,6 +23,13 @@ class PartitionError(DataError):
     """A partition asks for more than the data set holds; the message says what is feasible."""
 
 
+class IdentityError(CodreamError):
+    """A key file, a passphrase, a public half or a roster file is missing, malformed, exposed or contradictory.
+
+    No message holds a private key or a passphrase.
+    """
+
+
 class ModelError(CodreamError):
     """A model is unknown, or cannot take the images or classes it was asked to take."""
 

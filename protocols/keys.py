@@ -25,6 +25,7 @@ from protocols.parties import AUTHORITY
 from protocols.terms import check_cohort
 
 KEY_BYTES = 32
+EDITION_BYTES = 32
 
 
 def label(purpose: str) -> bytes:
@@ -33,6 +34,7 @@ def label(purpose: str) -> bytes:
 
 
 _ROSTER = label("roster")
+_EDITION = b"edition"
 _SESSION = label("session")
 _ADVERTISE = label("advertise")
 _VOTE = label("vote")
@@ -123,13 +125,17 @@ class Roster:
     Args:
         public_keys: member number to 32-byte Ed25519 public key.
         authority: the key authority's, for protocols that have one.
+        edition: 32 bytes that stand for what else the parties agree on about the roster, such as its version and whose
+            keys were revoked; empty: nothing. Parties with different ones share no keys.
 
     Raises:
-        RosterError: a key is malformed or listed twice.
+        RosterError: a key is malformed or listed twice, or the edition has another length.
         CohortError: a number is out of range.
     """
 
-    def __init__(self, public_keys: Mapping[int, bytes], *, authority: bytes | None = None) -> None:
+    def __init__(
+        self, public_keys: Mapping[int, bytes], *, authority: bytes | None = None, edition: bytes = b""
+    ) -> None:
         self._keys: dict[int, Ed25519PublicKey] = {}
         members = check_cohort(sorted(public_keys))
         listed = dict(public_keys) if authority is None else {**public_keys, AUTHORITY: authority}
@@ -144,8 +150,13 @@ class Roster:
             except ValueError:
                 raise RosterError(f"the public key of {party(member)} is not an Ed25519 public key") from None
             digest.update(_party(member) + key)
+        if edition:
+            if len(edition) != EDITION_BYTES:
+                raise RosterError(f"the edition has {len(edition)} bytes: give {EDITION_BYTES}, or none")
+            # 36 bytes a member, 41 for an authority, 39 here: what was hashed can be told from its length alone.
+            digest.update(_EDITION + edition)
         self.digest = digest.digest()
-        """SHA-256 over all members and keys: equal for equal rosters only."""
+        """SHA-256 over all members and keys, and the edition: equal for equal rosters only."""
 
     def __contains__(self, member: int) -> bool:
         return member in self._keys

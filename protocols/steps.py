@@ -12,6 +12,7 @@ from protocols.errors import (
     CohortError,
     ContributionError,
     MessageError,
+    PeerKeyError,
     PhaseError,
     RosterError,
     SenderError,
@@ -236,7 +237,13 @@ def check_advertised(key: Advertise | PublicKey, *, session: bytes, roster: Rost
         PeerKeyError: the signature is not theirs.
         RosterError: they are not on the roster.
     """
-    roster.verify(key.member, key.signature, advertisement(session, key.member, key.public_key))
+    try:
+        roster.verify(key.member, key.signature, advertisement(session, key.member, key.public_key))
+    except PeerKeyError as error:
+        raise PeerKeyError(
+            f"{error}, or was made for another round, or under another roster or other terms: compare the digests of "
+            "both with that party's"
+        ) from None
 
 
 def contribution(round_id: bytes, member: int, step: int, ring: Ring) -> bytes:

@@ -1,8 +1,9 @@
-"""Deployments on this machine: an aggregator here, members as processes, and a wire between them that can be cut."""
+"""People with identities; and deployments on this machine: an aggregator here, members as processes, a wire to cut."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib.util
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codream_secure.deployment.public_half import PublicHalf, make_public_half
 from codream_secure.deployment.streams import Aggregator, Deadlines, Limits
 from codream_secure.deployment.streams.certificates import load, make_certificates
 from protocols import Identity, Roster, Simulation, SumResult, make_protocol
@@ -28,6 +30,7 @@ from protocols import Identity, Roster, Simulation, SumResult, make_protocol
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PATIENCE_S = 60.0
+DAY = datetime.date(2030, 1, 31)
 
 
 def _program(name: str) -> ModuleType:
@@ -258,3 +261,13 @@ class Tools:
 @pytest.fixture(scope="session")
 def tools() -> type[Tools]:
     return Tools
+
+
+@pytest.fixture
+def introduce() -> Callable[..., PublicHalf]:
+    """The public half of somebody new, or of an identity that is there."""
+
+    def make(name: str, *, member: int | None = None, identity: Identity | None = None) -> PublicHalf:
+        return make_public_half(identity or Identity.generate(), name, member=member, created=DAY)
+
+    return make

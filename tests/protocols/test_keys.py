@@ -258,6 +258,24 @@ def test_only_equal_rosters_have_equal_digests(people: dict[int, Identity]) -> N
     assert len({roster.digest, *(Roster(other).digest for other in (swapped, renamed, shorter))}) == 4
 
 
+def test_an_edition_is_part_of_the_digest_and_nothing_is_without_one(people: dict[int, Identity]) -> None:
+    keys = {member: identity.public_key for member, identity in people.items()}
+    text = b"".join(member.to_bytes(4, "big") + keys[member] for member in (0, 3, 8))
+    authority, edition = Identity.generate().public_key, bytes(range(32))
+    expected = text + b"authority" + authority + b"edition" + edition
+    found = Roster(keys, authority=authority, edition=edition).digest
+    assert found == hashlib.sha256(b"codream-secure masked v1 roster\0" + expected).digest()
+    without = hashlib.sha256(b"codream-secure masked v1 roster\0" + text).digest()
+    assert Roster(keys, edition=b"").digest == Roster(keys).digest == without
+    assert Roster(keys, edition=edition).digest != Roster(keys, edition=edition[::-1]).digest
+
+
+@pytest.mark.parametrize("length", [1, 31, 33])
+def test_an_edition_of_another_length_is_refused(people: dict[int, Identity], length: int) -> None:
+    with pytest.raises(RosterError, match=f"the edition has {length} bytes: give 32, or none"):
+        Roster({0: people[0].public_key}, edition=bytes(length))
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
