@@ -141,6 +141,13 @@ class Aggregator:
             self._await_event(left)
         return wanted & self.present
 
+    @property
+    def enrolled(self) -> dict[int, bytes]:
+        """Member to session, of all who are in the present round: another session is another life of a member."""
+        while not self._events.empty():
+            self._take(self._events.get())
+        return dict(self._attendance.enrolled)
+
     # Rounds
 
     def open_round(self, members: Sequence[int] | None = None, *, round_id: bytes | None = None) -> bytes:

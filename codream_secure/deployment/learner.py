@@ -1,0 +1,277 @@
+"""A client as a program: its own images and model, and the same rounds as everybody else.
+
+Its state after the warm-up and after every round is on its disk before the next begins. Whatever interrupts a round,
+a cut that lasts too long, a server that dies, its own end, it goes back to where the round began and takes part in
+whatever round comes next:
+
+- the same round again: the server shows what it has opened already and goes on from there;
+- the round before, which the server did not live to finish: the client goes back one more;
+- a later one: the client has missed rounds. It is given the buffer of dreams, and distils it at the end of the round as
+  everybody does; the steps of training that it missed it does not make up for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codream_secure.deployment.accuracy import is_measured, pooled_accuracy
+from codream_secure.deployment.client_data import ClientData
+from codream_secure.deployment.conversation import (
+    Began,
+    Conversation,
+    DesyncError,
+    Ended,
+    Gone,
+    Question,
+    RoundLostError,
+    TalkingMember,
+)
+from codream_secure.deployment.heading import BUFFER, OVER, Heading, read_heading
+from codream_secure.deployment.member_channel import MemberChannel
+from codream_secure.deployment.states import States
+from codream_secure.deployment.streams import Backoff, Limits, Participant, Shown, Tls
+from codream_secure.deployment.training import TrainingTerms
+from codream_secure.errors import CheckpointError, ConfigError
+from codream_secure.federation import Federation, Observer
+from codream_secure.methods.codream import CoDream
+from codream_secure.runs.files import write_jsonl
+from protocols import Credentials, FileRoundLog, Identity, Roster
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How a client reaches the server, and as whom.
+
+    Args:
+        address: ``HOST:PORT``, as the server's certificate names it.
+        identity: the client's key pair.
+        roster: everybody's public keys.
+        tls: this machine's certificate.
+        limits: the same as the server's.
+        backoff: when to connect again, and when to give up.
+    """
+
+    address: str
+    identity: Identity
+    roster: Roster
+    tls: Tls
+    limits: Limits | None = None
+    backoff: Backoff | None = None
+
+
+class Learner:
+    """One client.
+
+    Args:
+        training: the terms.
+        number: the client's.
+        data: its images.
+        connection: to the server.
+        state: its folder; made if it is not there, and gone on from if it is.
+        observe: told (phase, done, total) as the work goes on.
+        on_round: told the number of each finished round and this client's own test accuracy, None if not measured.
+
+    Raises:
+        ConfigError: the client is not on the roster, or the folder belongs to something else.
+    """
+
+    def __init__(
+        self,
+        training: TrainingTerms,
+        number: int,
+        *,
+        data: ClientData,
+        connection: Connection,
+        state: Path,
+        observe: Observer | None = None,
+        on_round: Callable[[int, float | None], None] | None = None,
+    ) -> None:
+        training.check_roster(connection.roster)
+        if not connection.roster.holds(number, connection.identity.public_key):
+            raise ConfigError(f"member is {number}, but the roster has another key under this number")
+        self._training = training
+        self._number = number
+        self._connection = connection
+        self._conversation = Conversation()
+        self._channel = MemberChannel(
+            training.protocol, training.config.data.clients, member=number, conversation=self._conversation
+        )
+        federation = Federation.of_some(
+            training.config,
+            images=training.images,
+            channel=self._channel,
+            clients={number: data.train},
+            holds_server=False,
+        )
+        if observe:
+            federation.observe = observe
+        test = data.test.normalised(training.images.mean, training.images.std), data.test.labels
+        self._test = test[0].to(federation.device), test[1].to(federation.device)
+        self._method = CoDream(federation)
+        self._states = States(state, training, party=f"member {number}")
+        self._on_round = on_round or (lambda number, accuracy: None)
+        self._rows: list[dict[str, Any]] = []
+        self._round = -1
+        """The latest that is finished."""
+        self._touched = False
+        """Whether the method may have moved on from there."""
+
+    def run(self) -> None:
+        """Take part until training is over.
+
+        Raises:
+            RefusedError: the server does not let this client in.
+            UnreachableError: it cannot be reached for too long.
+            ConfigError: the server has other terms.
+            DesyncError: it does something else than its terms say.
+            CheckpointError: this folder's states are not of the training that goes on.
+        """
+        self._restore()
+        with self._stream():
+            self._take_part()
+
+    def _restore(self) -> None:
+        """Where the folder says that this client is; the warm-up is where everybody begins."""
+        latest = self._states.latest
+        if latest < 0:
+            self._method.warm_up()
+            self._keep(0)
+            return
+        saved = self._states.load(latest)
+        self._method.load_state_dict(saved["method"])
+        self._rows, self._round = saved["rows"], latest
+
+    def _take_part(self) -> None:
+        while True:
+            event = self._conversation.next()
+            match event:
+                case Began():
+                    with contextlib.suppress(RoundLostError):
+                        self._enter(self._heading())
+                case Ended(reason) if reason == OVER:
+                    return
+                case Gone(error):
+                    if self._round == self._training.config.run.rounds:
+                        _LOG.warning("all rounds are finished; that training is over was never heard: %s", error)
+                        return
+                    raise error or DesyncError("the stream ended")
+                case Question():
+                    event.answer.set_result(None)
+                    raise DesyncError(f"the server asks for {event.asked.stream!r} when nothing was to be asked")
+                case Shown():
+                    raise DesyncError(f"the server shows {event.phase!r} when nothing was to be shown")
+                case _:
+                    pass
+
+    def _heading(self) -> Heading:
+        heading = read_heading(self._conversation.show())
+        if heading.digest != self._training.digest:
+            raise ConfigError(
+                "the server goes by other terms of training than this client: compare the files (and --set) with "
+                "whoever runs it"
+            )
+        return heading
+
+    def _enter(self, heading: Heading) -> None:
+        """Take part in a round, from where this client has to be for it.
+
+        Raises:
+            RoundLostError: it broke off.
+            CheckpointError: this client cannot get there.
+        """
+        number = heading.number
+        buffer = self._conversation.show() if heading.with_buffer else None
+        before = min(self._states.latest, number - 1)
+        if self._touched or self._round != before:
+            saved = self._states.load(before)
+            self._method.load_state_dict(saved["method"])
+            self._rows, self._round = saved["rows"], before
+        self._touched = True
+        if before < number - 1:
+            if buffer is None or buffer.phase != BUFFER or len(buffer.tensors) != 2:
+                raise CheckpointError(
+                    f"the server begins round {number} and this client's folder has got to round {before}: the server "
+                    "believes that it has taken part in between; restore a newer copy of the folder"
+                )
+            _LOG.warning("rounds %d to %d were missed; the buffer is taken over", before + 1, number - 1)
+            images, labels = (torch.from_numpy(array.copy()) for array in buffer.tensors)
+            self._method.buffer.load_state_dict({"images": images, "labels": labels})
+        self._channel.begin_round(number)
+        figures = self._method.run_round(number)
+        # Before it is measured: whoever has answered that has finished the round.
+        self._keep(number, **figures)
+        if is_measured(self._training.config, number):
+            self._measure(number)
+        else:
+            self._on_round(number, None)
+
+    def _measure(self, number: int) -> None:
+        models = {self._number: self._method.models()[0]}
+        device = self._method.federation.device
+        _, own = pooled_accuracy(self._channel, models, {self._number: self._test}, device=device)
+        self._rows[-1]["test_accuracy"] = own.get(self._number)
+        write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+        self._on_round(number, own.get(self._number))
+
+    def _keep(self, number: int, **figures: float) -> None:
+        self._rows.append({"round": number, **figures})
+        self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        self._round, self._touched = number, False
+
+    @contextlib.contextmanager
+    def _stream(self) -> Any:
+        """The stream, in a thread of its own."""
+        connection, conversation = self._connection, self._conversation
+        log = FileRoundLog(self._states.folder / "rounds.log")
+        member = TalkingMember(
+            self._number,
+            conversation,
+            protocol=self._training.protocol,
+            terms=self._training.sums,
+            credentials=Credentials(identity=connection.identity, roster=connection.roster, rounds=log),
+        )
+        participant = Participant(
+            connection.address,
+            member,
+            identity=connection.identity,
+            roster=connection.roster,
+            tls=connection.tls,
+            limits=connection.limits,
+            backoff=connection.backoff,
+        )
+        loop = asyncio.new_event_loop()
+        serving = loop.create_task(participant.serve())
+
+        def serve() -> None:
+            try:
+                loop.run_until_complete(serving)
+                conversation.put(Gone(None))
+            except asyncio.CancelledError:
+                conversation.put(Gone(None))
+            except BaseException as error:
+                # Raised again by whoever waits for an event.
+                conversation.put(Gone(error))
+            finally:
+                loop.close()
+
+        thread = threading.Thread(target=serve, name="stream", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            conversation.close()
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(serving.cancel)
+            thread.join()
+            log.close()
