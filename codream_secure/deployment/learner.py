@@ -138,6 +138,7 @@ class Learner:
             CheckpointError: this folder's states are not of the training that goes on.
         """
         self._restore()
+        _LOG.info("member %d goes on from round %d", self._number, self._round)
         with self._stream():
             self._take_part()
 
