@@ -41,10 +41,10 @@ class Waits:
     """How long the server waits, in seconds.
 
     Args:
-        join: for everybody, before the first round of this program, and for whoever took part in the round before.
+        join: for everybody, before the first round of this program.
         train: for a vector; before the last sum of a round, clients distil and train.
         answer: for each phase of setting up a round, and of opening a sum.
-        reconnect: for a member whose line was cut.
+        reconnect: for a member whose line was cut; between rounds, too.
         patience: for a round to be finished, if it breaks off again and again.
     """
 
@@ -204,8 +204,11 @@ class Coordinator:
         Raises:
             StreamError: too few came.
         """
-        expected = self._sessions or self._members
-        self._aggregator.wait_for(expected, timeout_s=self._waits.join)
+        if self._sessions:
+            # They were there a moment ago: they are, or their lines are cut, or they are gone.
+            self._aggregator.wait_for(self._sessions, timeout_s=self._waits.reconnect)
+        else:
+            self._aggregator.wait_for(self._members, timeout_s=self._waits.join)
         needed = survivors_needed(len(self._members), self._training.config.protocol.dropout)
         end = time.monotonic() + self._waits.patience
         while len(present := self._aggregator.present & set(self._members)) < needed:

@@ -158,8 +158,10 @@ class Learner:
             event = self._conversation.next()
             match event:
                 case Began():
-                    with contextlib.suppress(RoundLostError):
+                    try:
                         self._enter(self._heading())
+                    except RoundLostError as error:
+                        _LOG.warning("member %d goes back to round %d: %s", self._number, self._round, error)
                 case Ended(reason) if reason == OVER:
                     return
                 case Gone(error):

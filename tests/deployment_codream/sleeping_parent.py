@@ -1,4 +1,4 @@
-"""``sleeping_parent.py FOLDER``: supervises a server that waits for clients, says both process ids, and waits itself."""
+"""``sleeping_parent.py FOLDER``: supervises a server that waits for clients, says its process id, and waits itself."""
 
 from __future__ import annotations
 
