@@ -73,7 +73,9 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: any(self.wires))
     @rule(end=st.integers(0, 1), frames=st.integers(1, 6))
     def carry(self, end: int, frames: int) -> None:
-        for _ in range(min(frames, len(self.wires[end]))):
+        for _ in range(frames):
+            if not self.wires[end]:
+                return
             self._hand_over(end, self.wires[end].popleft())
 
     @precondition(lambda self: any(self.wires))
@@ -134,7 +136,7 @@ class Conversation(RuleBasedStateMachine):
             assert self.arrived[end] == self.sent[1 - end]
 
 
-Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestConversation = Conversation.TestCase
 
 
