@@ -136,7 +136,7 @@ class Conversation(RuleBasedStateMachine):
             assert self.arrived[end] == self.sent[1 - end]
 
 
-Conversation.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestConversation = Conversation.TestCase
 
 
