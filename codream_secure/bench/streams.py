@@ -51,8 +51,10 @@ def bench_streams(
         protection: of the sums.
 
     Returns:
-        Steps a second of both, their ratio, seconds of the set-up, and most bytes in memory: of the aggregator's
-        process (the echo's server is in it as well) and of the largest of the members' processes.
+        Steps a second of both and their ratio; CPU seconds of a step, of all processes together, where the system
+        tells (a machine with other work to do spoils the former more than the latter); seconds of the set-up; and most
+        bytes in memory: of the aggregator's process (the echo's server is in it as well) and of the largest of the
+        members' processes.
 
     Raises:
         ConfigError: a number is out of range, or grpcio is missing.
@@ -111,7 +113,7 @@ def _measure(folder: Path, clients: int, values: int, *, steps: int, processes: 
         def take_echo() -> None:
             echoes.step(dreams.tobytes())
 
-        sums, bare = _blocks(steps, take_sum, take_echo)
+        (sums, sums_cpu), (bare, bare_cpu) = _blocks(steps, [child.pid for child in children], take_sum, take_echo)
         aggregator.close_round()
     finally:
         echoes.close()
@@ -132,6 +134,8 @@ def _measure(folder: Path, clients: int, values: int, *, steps: int, processes: 
         "steps_per_s": steps / sum(sums),
         "echo_steps_per_s": steps / sum(bare),
         "ratio": median(one / other for one, other in zip(bare, sums, strict=True)),
+        "step_cpu_s": sum(sums_cpu) / steps,
+        "echo_step_cpu_s": sum(bare_cpu) / steps,
         "ratio_by_block": [one / other for one, other in zip(bare, sums, strict=True)],
         "server_peak_rss_bytes": _peak(resource.RUSAGE_SELF),
         "members_peak_rss_bytes": _peak(resource.RUSAGE_CHILDREN),
@@ -140,18 +144,30 @@ def _measure(folder: Path, clients: int, values: int, *, steps: int, processes: 
     }
 
 
-def _blocks(steps: int, *works: Callable[[], None]) -> list[list[float]]:
-    """Seconds of each block of each kind of work, in turns, after one of each that is not timed."""
+def _blocks(steps: int, children: Sequence[int], *works: Callable[[], None]) -> list[tuple[list[float], list[float]]]:
+    """Seconds and CPU seconds of each block of each kind of work, in turns, after one of each that is not timed."""
     for work in works:
         work()
-    taken: list[list[float]] = [[] for _ in works]
+    taken: list[tuple[list[float], list[float]]] = [([], []) for _ in works]
     for _ in range(_BLOCKS):
-        for work, seconds in zip(works, taken, strict=True):
-            began = time.perf_counter()
+        for work, (seconds, cpu) in zip(works, taken, strict=True):
+            began, used = time.perf_counter(), _cpu_seconds(children)
             for _ in range(steps // _BLOCKS):
                 work()
             seconds.append(time.perf_counter() - began)
+            cpu.append(_cpu_seconds(children) - used)
     return taken
+
+
+def _cpu_seconds(children: Sequence[int]) -> float:
+    """Of this process and its children so far; not a number where there is no /proc."""
+    if not Path("/proc/self/stat").exists():
+        return float("nan")
+    ticks = 0
+    for process in children:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _peak(whose: int) -> int:

@@ -106,6 +106,9 @@ _F = TypeVar("_F", bound=Frame)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(AnyFrame)
 _PREFIX = bytes([VERSION])
+_LONG = 1 << 16
+"""From here on msgpack gives a length four bytes."""
+_NOTHING = memoryview(b"")
 
 
 class Codec:
@@ -124,7 +127,7 @@ class Codec:
         Raises:
             FrameError: it is longer than the limit.
         """
-        content = _PREFIX + _ENCODER.encode(frame)
+        content = b"".join((_PREFIX, *_parts(frame)))
         if len(content) > self.limit:
             raise FrameError(f"the frame to send has {len(content)} bytes, where at most {self.limit} are allowed")
         return content
@@ -150,6 +153,14 @@ class Codec:
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise FrameError(f"the frame is {type(frame).__name__}, where {expected} is expected")
         return frame
+
+
+def _parts(frame: Frame) -> tuple[bytes | memoryview, ...]:
+    """The msgpack array in pieces, so that a chunk is copied only once."""
+    if not isinstance(frame, Data) or len(frame.payload) < _LONG:
+        return (_ENCODER.encode(frame),)
+    head = _ENCODER.encode(Data(frame.seq, frame.ack, frame.size, _NOTHING)).removesuffix(b"\xc4\x00")
+    return head, b"\xc6" + len(frame.payload).to_bytes(4, "big"), frame.payload
 
 
 def farewell(reason: str, *, retry: bool) -> Bye:
