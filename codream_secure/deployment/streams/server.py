@@ -154,8 +154,14 @@ class StreamServer:
 
     # What the aggregator says
 
-    def post(self, messages: Iterable[Outgoing]) -> None:
-        """Send. Messages of sessions that are over are dropped; whoever does not keep up is hung up on."""
+    def post(self, messages: Iterable[Outgoing], linger_s: float = 0.0) -> None:
+        """Send. Messages of sessions that are over are dropped; whoever does not keep up is hung up on.
+
+        Args:
+            messages: in order.
+            linger_s: give what follows a chance to travel along.
+        """
+        loop = asyncio.get_running_loop()
         for member, session_id, message in messages:
             peer = self._peer(member, session_id)
             if peer is None:
@@ -165,7 +171,11 @@ class StreamServer:
             except BacklogError as error:
                 self.hang_up(member, str(error))
                 continue
-            if peer.line is not None:
+            if peer.line is None:
+                continue
+            if linger_s:
+                loop.call_later(linger_s, peer.line.nudge)
+            else:
                 peer.line.nudge()
 
     def consumed(self, arrivals: Iterable[Arrived]) -> None:

@@ -97,11 +97,17 @@ class Session:
             self._window.append(_Chunk(self.sent, len(content) + CHUNK_COST, 0 if start else len(view), content))
         self.waiting += cost
 
-    def outgoing(self) -> Data | Ack | None:
-        """The next frame for the present connection; None if there is nothing to say."""
+    def outgoing(self, room: int | None = None) -> Data | Ack | None:
+        """The next frame for the present connection; None if there is nothing to say.
+
+        Args:
+            room: leave a chunk of more bytes for later; None takes any.
+        """
         if self._next <= self.sent:
             chunk = self._window[self._next - self._window[0].seq]
             assert chunk.content is not None
+            if room is not None and len(chunk.content) > room:
+                return None
             self._next += 1
             self._tell()
             return Data(chunk.seq, self._dealt_with, chunk.size, chunk.content)
