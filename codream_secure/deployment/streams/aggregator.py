@@ -341,10 +341,9 @@ class Aggregator:
 
     def _post(self, messages: Mapping[int, bytes], *, linger_s: float = 0.0) -> None:
         consumed, self._consumed = self._consumed, []
-        self._loop.soon(self._server.consumed, consumed)
         enrolled = self._attendance.enrolled
         outgoing = [Outgoing(member, enrolled[member], text) for member, text in messages.items() if member in enrolled]
-        self._loop.soon(self._server.post, outgoing, linger_s)
+        self._loop.soon(self._server.post, outgoing, consumed, linger_s)
 
 
 def _relayed(outbox: Outbox) -> Callable[[int], dict[int, bytes]]:

@@ -111,10 +111,15 @@ class Session:
             self._next += 1
             self._tell()
             return Data(chunk.seq, self._dealt_with, chunk.size, chunk.content)
-        if self._ack_due or self._untold > self._limits.window_bytes // 4:
+        if self.owes_acknowledgement:
             self._tell()
             return Ack(self._dealt_with)
         return None
+
+    @property
+    def owes_acknowledgement(self) -> bool:
+        """Whether one should go out even if no data does."""
+        return self._ack_due or self._untold > self._limits.window_bytes // 4
 
     def _tell(self) -> None:
         self._untold, self._ack_due = 0, False
