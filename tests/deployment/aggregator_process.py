@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from member_process import make_terms
 
 from codream_secure.deployment.streams import Aggregator
 from codream_secure.deployment.streams.certificates import load
@@ -18,6 +17,9 @@ from protocols import Roster, make_protocol
 
 
 def main() -> None:
+    # Beside this file, which is where a program finds modules and a test collector does not.
+    from member_process import make_terms
+
     settings = json.loads(sys.argv[1])
     folder = Path(settings["folder"])
     keys = json.loads((folder / "roster.json").read_text())

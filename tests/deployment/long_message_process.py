@@ -9,13 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-import grpc
-
 from codream_secure.deployment.streams.certificates import load
-from codream_secure.deployment.streams.library import METHOD, SERVICE
+from codream_secure.deployment.streams.library import METHOD, SERVICE, load_grpc
 
 
 def main() -> None:
+    grpc = load_grpc()
     settings = json.loads(sys.argv[1])
     tls = load(Path(settings["folder"]), "member")
     credentials = grpc.ssl_channel_credentials(tls.authority, tls.private_key, tls.certificate)

@@ -81,6 +81,14 @@ def test_what_is_no_frame_is_refused(content: bytes, problem: str) -> None:
         CODEC.decode(content, Data, Ack)
 
 
+@pytest.mark.parametrize("length", [1, 255, 256, (1 << 16) - 1, 1 << 16, (1 << 16) + 1])
+def test_chunks_of_every_length_are_plain_msgpack(length: int) -> None:
+    frame = Data(1 << 40, 3, length, memoryview(bytes(range(256)) * 300)[:length])
+    content = Codec(1 << 20).encode(frame)
+    assert content == b"\x01" + msgspec.msgpack.encode(frame)
+    assert Codec(1 << 20).decode(content, Data) == frame
+
+
 def test_a_frame_above_the_limit_is_not_made() -> None:
     with pytest.raises(FrameError, match="at most"):
         CODEC.encode(Data(1, 0, 5000, memoryview(bytes(5000))))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from codream_secure.deployment.streams.errors import BacklogError, GapError, SessionError
-from codream_secure.deployment.streams.frames import Ack, Codec, Data
+from codream_secure.deployment.streams.errors import BacklogError, FrameError, GapError, SessionError
+from codream_secure.deployment.streams.frames import Ack, Batch, Codec, Data
 from codream_secure.deployment.streams.limits import CHUNK_COST, Limits
 from codream_secure.deployment.streams.session import Session
 
@@ -58,10 +59,10 @@ class Conversation(RuleBasedStateMachine):
         else:
             self.sent[end].append(message)
 
-    @rule(end=st.integers(0, 1), frames=st.integers(1, 6))
-    def write(self, end: int, frames: int) -> None:
+    @rule(end=st.integers(0, 1), frames=st.integers(1, 6), room=st.sampled_from([None, 500, CHUNK]))
+    def write(self, end: int, frames: int, room: int | None) -> None:
         for _ in range(frames):
-            frame = self.ends[end].outgoing()
+            frame = self.ends[end].outgoing(room)
             if frame is None:
                 return
             if isinstance(frame, Data):
@@ -73,7 +74,9 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: any(self.wires))
     @rule(end=st.integers(0, 1), frames=st.integers(1, 6))
     def carry(self, end: int, frames: int) -> None:
-        for _ in range(min(frames, len(self.wires[end]))):
+        for _ in range(frames):
+            if not self.wires[end]:
+                return
             self._hand_over(end, self.wires[end].popleft())
 
     @precondition(lambda self: any(self.wires))
@@ -134,7 +137,7 @@ class Conversation(RuleBasedStateMachine):
             assert self.arrived[end] == self.sent[1 - end]
 
 
-Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestConversation = Conversation.TestCase
 
 
@@ -212,3 +215,57 @@ def test_a_side_that_claims_what_cannot_be_is_not_gone_on_with(received: int) ->
 def test_consuming_needs_a_message() -> None:
     with pytest.raises(SessionError, match="consumed"):
         pair()[0].consumed()
+
+
+def test_what_comes_twice_is_dropped_and_acknowledged_again() -> None:
+    one, other = pair()
+    one.send(b"first")
+    frame = one.outgoing()
+    assert isinstance(frame, Data)
+    assert other.receive(frame) == b"first"
+    other.consumed()
+    assert other.outgoing() is None
+    assert other.receive(frame) is None
+    assert other.outgoing() == Ack(1)
+
+
+def test_an_acknowledgement_that_a_cut_took_is_told_again() -> None:
+    one, other = pair()
+    one.send(b"first")
+    pump(one, other)
+    other.consumed()
+    one.resume(other.received)
+    other.resume(one.received)
+    pump(other, one)
+    assert one.waiting == 0
+
+
+def test_what_has_arrived_is_not_kept() -> None:
+    one, other = pair()
+    one.send(bytes(CHUNK))
+    pump(one, other)
+    one.resume(other.received)
+    assert [chunk.content for chunk in one._window] == [None]
+
+
+def test_an_acknowledgement_of_what_was_not_written_yet_is_taken_at_its_word() -> None:
+    one, _ = pair()
+    one.send(b"first")
+    one.send(b"second")
+    one.receive(Ack(1))
+    frame = one.outgoing()
+    assert isinstance(frame, Data)
+    assert frame.seq == 2
+
+
+def test_frames_travel_together_as_plain_msgpack() -> None:
+    codec = Codec(1 << 20)
+    frames = [Data(1, 0, 70_000, memoryview(bytes(70_000))), Ack(7), Data(2, 0, 3, memoryview(b"abc"))]
+    content = codec.encode_together(frames)
+    assert content == b"\x01" + msgspec.msgpack.encode(Batch(frames))
+    assert codec.decode(content, Batch).frames == frames
+    assert codec.encode_together(frames[1:2]) == codec.encode(Ack(7))
+    with pytest.raises(FrameError, match="at most 15"):
+        codec.encode_together([Ack(1)] * 16)
+    with pytest.raises(FrameError, match="malformed"):
+        codec.decode(b"\x01" + msgspec.msgpack.encode(Batch([Ack(1)] * 16)), Batch)

@@ -40,6 +40,9 @@ from protocols.terms import ROUND_ID_BYTES
 
 _LOG = logging.getLogger(__name__)
 
+_LINGER_S = 0.002
+"""How long a broadcast waits for the question about it."""
+
 
 @dataclass(kw_only=True)
 class _Round:
@@ -206,7 +209,7 @@ class Aggregator:
                 "(message_bytes)"
             )
         going_on.context = next_context(going_on.context, message)
-        self._post(dict.fromkeys(self._attendance.enrolled, message))
+        self._post(dict.fromkeys(self._attendance.enrolled, message), linger_s=_LINGER_S)
 
     def sum(self, stream: str, values: int, *, exactly: Iterable[int] | None = None) -> SumResult:
         """One step: ask every member of the round for a vector, and open the sum of those that arrive in time.
@@ -343,12 +346,11 @@ class Aggregator:
         """Send everybody in the round the same."""
         self._post(dict.fromkeys(self._attendance.enrolled, encode(call)))
 
-    def _post(self, messages: Mapping[int, bytes]) -> None:
+    def _post(self, messages: Mapping[int, bytes], *, linger_s: float = 0.0) -> None:
         consumed, self._consumed = self._consumed, []
-        self._loop.soon(self._server.consumed, consumed)
         enrolled = self._attendance.enrolled
         outgoing = [Outgoing(member, enrolled[member], text) for member, text in messages.items() if member in enrolled]
-        self._loop.soon(self._server.post, outgoing)
+        self._loop.soon(self._server.post, outgoing, consumed, linger_s)
 
 
 def _relayed(outbox: Outbox) -> Callable[[int], dict[int, bytes]]:

@@ -98,7 +98,7 @@ class StreamClient:
         """The oldest message of this session has been dealt with."""
         if self._session is not None and self._session.session_id == session_id:
             self._session.consumed()
-            if self._line is not None:
+            if self._line is not None and self._session.owes_acknowledgement:
                 self._line.nudge()
 
     async def flush(self, timeout_s: float) -> None:

@@ -17,6 +17,8 @@ VERSION = 1
 ID_BYTES = 16
 NONCE_BYTES = 32
 MAX_REASON = 400
+MAX_BATCH = 15
+"""As many as a msgpack array has without a length of its own."""
 
 Seq = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -101,11 +103,20 @@ class Bye(Frame, frozen=True, tag=7):
     retry: bool
 
 
-AnyFrame = Hello | Challenge | Proof | Welcome | Data | Ack | Bye
+class Batch(Frame, frozen=True, tag=8):
+    """Frames that were ready at the same time: a question travels with what it is about."""
+
+    frames: Annotated[list[Data | Ack], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+AnyFrame = Hello | Challenge | Proof | Welcome | Data | Ack | Bye | Batch
 _F = TypeVar("_F", bound=Frame)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(AnyFrame)
 _PREFIX = bytes([VERSION])
+_LONG = 1 << 16
+"""From here on msgpack gives a length four bytes."""
+_NOTHING = memoryview(b"")
 
 
 class Codec:
@@ -124,7 +135,22 @@ class Codec:
         Raises:
             FrameError: it is longer than the limit.
         """
-        content = _PREFIX + _ENCODER.encode(frame)
+        return self._limited(b"".join((_PREFIX, *_parts(frame))))
+
+    def encode_together(self, frames: list[Data | Ack]) -> bytes:
+        """One frame, or a batch of them.
+
+        Raises:
+            FrameError: they are more than 15, or longer than the limit.
+        """
+        if len(frames) == 1:
+            return self.encode(frames[0])
+        if len(frames) > MAX_BATCH:
+            raise FrameError(f"{len(frames)} frames are no batch: at most {MAX_BATCH}")
+        parts = (part for frame in frames for part in _parts(frame))
+        return self._limited(b"".join((_PREFIX, b"\x92\x08", bytes([0x90 | len(frames)]), *parts)))
+
+    def _limited(self, content: bytes) -> bytes:
         if len(content) > self.limit:
             raise FrameError(f"the frame to send has {len(content)} bytes, where at most {self.limit} are allowed")
         return content
@@ -150,6 +176,14 @@ class Codec:
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise FrameError(f"the frame is {type(frame).__name__}, where {expected} is expected")
         return frame
+
+
+def _parts(frame: Frame) -> tuple[bytes | memoryview, ...]:
+    """The msgpack array in pieces, so that a chunk is copied only once."""
+    if not isinstance(frame, Data) or len(frame.payload) < _LONG:
+        return (_ENCODER.encode(frame),)
+    head = _ENCODER.encode(Data(frame.seq, frame.ack, frame.size, _NOTHING)).removesuffix(b"\xc4\x00")
+    return head, b"\xc6" + len(frame.payload).to_bytes(4, "big"), frame.payload
 
 
 def farewell(reason: str, *, retry: bool) -> Bye:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from codream_secure.deployment.streams.frames import Ack, Bye, Codec, Data
+from codream_secure.deployment.streams.frames import MAX_BATCH, Ack, Batch, Bye, Codec, Data
+from codream_secure.deployment.streams.limits import FRAME_OVERHEAD
 from codream_secure.deployment.streams.session import Session
 
 _FAREWELL_S = 1.0
@@ -92,22 +93,33 @@ class Line:
 
     async def _read(self) -> Bye | None:
         while (content := await self._read_bytes()) is not None and self._open:
-            frame = self._codec.decode(content, Data, Ack, Bye)
+            frame = self._codec.decode(content, Data, Ack, Bye, Batch)
             if isinstance(frame, Bye):
                 return frame
-            assert isinstance(frame, Data | Ack)
-            message = self.session.receive(frame)
-            if message is not None:
-                self._deliver(message)
-            elif isinstance(frame, Data):
-                self.nudge()
+            assert isinstance(frame, Data | Ack | Batch)
+            for one in frame.frames if isinstance(frame, Batch) else (frame,):
+                message = self.session.receive(one)
+                if message is not None:
+                    self._deliver(message)
+                elif isinstance(one, Data):
+                    self.nudge()
         return None
+
+    def _ready(self) -> list[Data | Ack]:
+        """As many of the frames that are ready as go into one."""
+        frames: list[Data | Ack] = []
+        room: int | None = None
+        while len(frames) < MAX_BATCH and (frame := self.session.outgoing(room)) is not None:
+            frames.append(frame)
+            taken = FRAME_OVERHEAD + (len(frame.payload) if isinstance(frame, Data) else 0)
+            room = (self._codec.limit if room is None else room) - taken - FRAME_OVERHEAD
+        return frames
 
     async def _write(self) -> None:
         while self._closing is None:
             self._wake.clear()
-            while self._open and (frame := self.session.outgoing()) is not None:
-                await self._write_bytes(self._codec.encode(frame))
+            while self._open and (frames := self._ready()):
+                await self._write_bytes(self._codec.encode_together(frames))
             if not self._wake.is_set():
                 self.idle.set()
                 await self._wake.wait()

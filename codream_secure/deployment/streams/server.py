@@ -154,8 +154,17 @@ class StreamServer:
 
     # What the aggregator says
 
-    def post(self, messages: Iterable[Outgoing]) -> None:
-        """Send. Messages of sessions that are over are dropped; whoever does not keep up is hung up on."""
+    def post(self, messages: Iterable[Outgoing], consumed: Iterable[Arrived] = (), linger_s: float = 0.0) -> None:
+        """Send. Messages of sessions that are over are dropped; whoever does not keep up is hung up on.
+
+        Args:
+            messages: in order.
+            consumed: what has been dealt with, so that its senders may send more.
+            linger_s: give what follows a chance to travel along.
+        """
+        for arrival in consumed:
+            self._acknowledge(arrival)
+        loop = asyncio.get_running_loop()
         for member, session_id, message in messages:
             peer = self._peer(member, session_id)
             if peer is None:
@@ -165,17 +174,19 @@ class StreamServer:
             except BacklogError as error:
                 self.hang_up(member, str(error))
                 continue
-            if peer.line is not None:
+            if peer.line is None:
+                continue
+            if linger_s:
+                loop.call_later(linger_s, peer.line.nudge)
+            else:
                 peer.line.nudge()
 
-    def consumed(self, arrivals: Iterable[Arrived]) -> None:
-        """These have been dealt with, so their senders may send more."""
-        for arrival in arrivals:
-            peer = self._peer(arrival.member, arrival.session_id)
-            if peer is not None:
-                peer.session.consumed()
-                if peer.line is not None:
-                    peer.line.nudge()
+    def _acknowledge(self, arrival: Arrived) -> None:
+        peer = self._peer(arrival.member, arrival.session_id)
+        if peer is not None:
+            peer.session.consumed()
+            if peer.line is not None and peer.session.owes_acknowledgement:
+                peer.line.nudge()
 
     def hang_up(self, member: int, reason: str) -> None:
         """End a member's session; it may begin another."""

@@ -97,18 +97,29 @@ class Session:
             self._window.append(_Chunk(self.sent, len(content) + CHUNK_COST, 0 if start else len(view), content))
         self.waiting += cost
 
-    def outgoing(self) -> Data | Ack | None:
-        """The next frame for the present connection; None if there is nothing to say."""
+    def outgoing(self, room: int | None = None) -> Data | Ack | None:
+        """The next frame for the present connection; None if there is nothing to say.
+
+        Args:
+            room: leave a chunk of more bytes for later; None takes any.
+        """
         if self._next <= self.sent:
             chunk = self._window[self._next - self._window[0].seq]
             assert chunk.content is not None
+            if room is not None and len(chunk.content) > room:
+                return None
             self._next += 1
             self._tell()
             return Data(chunk.seq, self._dealt_with, chunk.size, chunk.content)
-        if self._ack_due or self._untold > self._limits.window_bytes // 4:
+        if self.owes_acknowledgement:
             self._tell()
             return Ack(self._dealt_with)
         return None
+
+    @property
+    def owes_acknowledgement(self) -> bool:
+        """Whether one should go out even if no data does."""
+        return self._ack_due or self._untold > self._limits.window_bytes // 4
 
     def _tell(self) -> None:
         self._untold, self._ack_due = 0, False
