@@ -162,9 +162,12 @@ def _begin(config: Path, overrides: list[str] | None, verbose: bool) -> Training
 
     from codream_secure.deployment.training import load_training
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s"
-    )
+    # This package's own words only: libraries configure and use the root logger as they please.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("codream_secure")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     training = load_training(config, overrides or ())
     torch.set_num_threads(training.config.run.threads)
     return training

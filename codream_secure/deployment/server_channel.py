@@ -10,7 +10,7 @@ import torch
 from codream_secure.base_channel import BaseChannel, Tensors
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.streams import Aggregator
-from protocols import ProtocolError, SumProtocol, SumResult, TooFewSurvivorsError
+from protocols import SumProtocol, SumResult, TooFewSurvivorsError
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -80,14 +80,12 @@ class ServerChannel(BaseChannel):
 
     def _asked(self, number: int, place: int, phase: str, values: int) -> SumResult:
         """Ask for it, a few times; a round that cannot have it is begun again, by whoever runs rounds."""
+        # From the moment that somebody may open it: also if this program does not live to learn the sum.
+        self._aggregator.on_opening = lambda members: self._journal.bind(number, place, members)
         for attempt in range(_ATTEMPTS):
             try:
                 return self._aggregator.sum(phase, values, exactly=self._journal.only(number, place))
-            except ProtocolError as error:
-                if error.asked_to_open is not None:
-                    self._journal.bind(number, place, error.asked_to_open)
-                if not isinstance(error, TooFewSurvivorsError):
-                    raise
+            except TooFewSurvivorsError as error:
                 self.ledger.retries += 1
                 failure = error
                 _LOG.warning("round %d, sum %d, attempt %d: %s", number, place, attempt + 1, error)

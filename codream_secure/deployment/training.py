@@ -75,6 +75,7 @@ class TrainingTerms:
 
     Raises:
         ConfigError: it asks for what deployments do not do.
+        protocols.TermsError: so few clients cannot be protected against so many that vanish or collude.
     """
 
     config: Config
@@ -82,6 +83,8 @@ class TrainingTerms:
 
     def __post_init__(self) -> None:
         _check(self.config)
+        if self.protocol.needs_credentials:
+            self.sums.topology(self.config.data.clients)
 
     def to_toml(self) -> str:
         """Every value, in one spelling."""

@@ -78,3 +78,15 @@ def test_a_client_restarted_between_rounds_misses_nothing(
     expected = cohort.in_one_process()
     for number in cohort.clients:
         assert equal(cohort.state(f"client{number}", 2)["clients"], [expected["clients"][number]])
+
+
+@pytest.mark.slow
+def test_a_client_with_other_terms_leaves_and_the_others_go_on(make_cohort: Callable[..., Any]) -> None:
+    cohort = make_cohort(run={"rounds": 1})
+    server = cohort.server()
+    clients = [cohort.client(0), cohort.client(1), cohort.client(2, "--set", "local.lr=0.01")]
+    assert clients[2].ends() == 2
+    assert "the server goes by other terms of training" in clients[2].log.read_text()
+    for party in [server, *clients[:2]]:
+        party.ends_well()
+    assert not (cohort.folder / "client2" / "round_000001.pt").exists()

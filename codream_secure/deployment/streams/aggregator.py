@@ -70,6 +70,7 @@ class Aggregator:
         missing: phase of the latest set-up or step to whoever had not answered when it ended.
         refusals: who refused or could not answer in the latest set-up or step, and why.
         late: answers that came after their phase had ended.
+        on_opening: told over whom a sum is about to be opened, before anybody is asked for what opens it.
 
     Raises:
         ConfigError: grpcio is missing, the address is not free, or the protocol is not carried.
@@ -103,6 +104,7 @@ class Aggregator:
         self.missing: dict[Phase, frozenset[int]] = {}
         self.refusals: list[tuple[int, str]] = []
         self.late = 0
+        self.on_opening: Callable[[tuple[int, ...]], None] = lambda members: None
         self._loop = LoopThread("streams")
         try:
             self.port = self._loop.call(self._server.start())
@@ -274,8 +276,11 @@ class Aggregator:
             self._refused = set()
             self._post(make(self._exchange))
             self._collect(machine)
+            collected = machine.phase is Phase.COLLECT
             self.missing[machine.phase] = machine.expected
             make = _relayed(machine.advance())
+            if collected and machine.phase not in (Phase.READY, Phase.CLOSED):
+                self.on_opening(tuple(sorted(machine.expected)))
         self._exchange += 1
         self._post(make(self._exchange))
         if machine.failure is not None:
