@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from codream_secure.deployment.accuracy import is_measured, pooled_accuracy
-from codream_secure.deployment.heading import BUFFER, OVER, ROUND, Heading
+from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, ROUND, Heading
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.server_channel import ServerChannel
 from codream_secure.deployment.states import States
@@ -76,6 +76,7 @@ class Coordinator:
         state: its folder; made if it is not there, and gone on from if it is.
         waits: how long it waits.
         limits: of the streams; the clients' have to be the same.
+        anew: clients are started anew for every round, so everybody is waited for at the beginning of each.
         observe: told (phase, done, total) as the work goes on.
         on_round: told the row of each finished round.
 
@@ -97,12 +98,14 @@ class Coordinator:
         state: Path,
         waits: Waits | None = None,
         limits: Limits | None = None,
+        anew: bool = False,
         observe: Observer | None = None,
         on_round: Callable[[Row], None] | None = None,
     ) -> None:
         training.check_roster(roster)
         self._training = training
         self._waits = waits or Waits()
+        self._anew = anew
         self._members = list(range(training.config.data.clients))
         self._states = States(state, training, party="the server")
         self._journal = Journal(state / "journal")
@@ -145,18 +148,29 @@ class Coordinator:
             ProtocolError: a round cannot be finished.
             CheckpointError: the folder is damaged.
         """
-        latest = self._states.latest
-        if latest >= 0:
+        for number in self.rounds_left():
+            self.finish(number)
+        return self._rows
+
+    def rounds_left(self) -> range:
+        """The rounds that this folder has not got to, after going back to where it has got to.
+
+        Raises:
+            CheckpointError: the folder is damaged.
+        """
+        latest = max(self._states.latest, 0)
+        if latest:
             saved = self._states.load(latest)
             self._method.load_state_dict(saved["method"])
             self._rows = saved["rows"]
-        for number in range(max(latest, 0) + 1, self._training.config.run.rounds + 1):
-            self._finish(number)
-        self._aggregator.close_round(OVER)
-        return self._rows
+        return range(latest + 1, self._training.config.run.rounds + 1)
 
-    def _finish(self, number: int) -> None:
-        """One round, as often as it takes."""
+    def finish(self, number: int) -> Row:
+        """Run one round, as often as it takes; each has to follow the one before.
+
+        Raises:
+            StreamError, ProtocolError, CheckpointError: as for :meth:`run`.
+        """
         before = copy.deepcopy(self._method.state_dict())
         started = time.monotonic()
         attempt = 0
@@ -176,9 +190,11 @@ class Coordinator:
         self._rows.append(row)
         self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
         self._sessions = self._aggregator.enrolled
+        self._aggregator.close_round(OVER if number == self._training.config.run.rounds else FINISHED)
         self._journal.forget(number)
         write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
         self._on_round(row)
+        return row
 
     def _attempt(self, number: int) -> Row:
         self._gather()
@@ -204,7 +220,7 @@ class Coordinator:
         Raises:
             StreamError: too few came.
         """
-        if self._sessions:
+        if self._sessions and not self._anew:
             # They were there a moment ago: they are, or their lines are cut, or they are gone.
             self._aggregator.wait_for(self._sessions, timeout_s=self._waits.reconnect)
         else:

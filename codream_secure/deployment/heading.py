@@ -15,8 +15,10 @@ ROUND = "round"
 """The phase under which a round says what it is for."""
 BUFFER = "buffer"
 """The phase under which members that come back are given the dreams that are learnt from, images and labels."""
+FINISHED = "the round is finished"
+"""The reason for which a round ends: the server has it on its disk."""
 OVER = "training is over"
-"""The reason for which the last round ends."""
+"""Likewise, of the last round."""
 _DIGEST_BYTES = 32
 
 

@@ -35,7 +35,7 @@ from codream_secure.deployment.conversation import (
     RoundLostError,
     TalkingMember,
 )
-from codream_secure.deployment.heading import BUFFER, OVER, Heading, read_heading
+from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, Heading, read_heading
 from codream_secure.deployment.member_channel import MemberChannel
 from codream_secure.deployment.states import States
 from codream_secure.deployment.streams import Backoff, Limits, Participant, Shown, Tls
@@ -127,8 +127,14 @@ class Learner:
         self._touched = False
         """Whether the method may have moved on from there."""
 
-    def run(self) -> None:
+    def run(self, until: int | None = None) -> list[dict[str, Any]]:
         """Take part until training is over.
+
+        Args:
+            until: leave when this round is finished, as programs do that are started anew for every round.
+
+        Returns:
+            A row for every round that this client has finished.
 
         Raises:
             RefusedError: the server does not let this client in.
@@ -140,7 +146,8 @@ class Learner:
         self._restore()
         _LOG.info("member %d goes on from round %d", self._number, self._round)
         with self._stream():
-            self._take_part()
+            self._take_part(self._training.config.run.rounds if until is None else until)
+        return self._rows
 
     def _restore(self) -> None:
         """Where the folder says that this client is; the warm-up is where everybody begins."""
@@ -153,7 +160,7 @@ class Learner:
         self._method.load_state_dict(saved["method"])
         self._rows, self._round = saved["rows"], latest
 
-    def _take_part(self) -> None:
+    def _take_part(self, until: int) -> None:
         while True:
             event = self._conversation.next()
             match event:
@@ -162,11 +169,11 @@ class Learner:
                         self._enter(self._heading())
                     except RoundLostError as error:
                         _LOG.warning("member %d goes back to round %d: %s", self._number, self._round, error)
-                case Ended(reason) if reason == OVER:
+                case Ended(reason) if reason == OVER or (reason == FINISHED and self._round >= until):
                     return
                 case Gone(error):
-                    if self._round == self._training.config.run.rounds:
-                        _LOG.warning("all rounds are finished; that training is over was never heard: %s", error)
+                    if self._round >= until:
+                        _LOG.warning("round %d is finished; that it is over was never heard: %s", self._round, error)
                         return
                     raise error or DesyncError("the stream ended")
                 case Question():
@@ -202,14 +209,13 @@ class Learner:
             self._rows, self._round = saved["rows"], before
         self._touched = True
         if before < number - 1:
-            if buffer is None or buffer.phase != BUFFER or len(buffer.tensors) != 2:
+            if buffer is None:
                 raise CheckpointError(
                     f"the server begins round {number} and this client's folder has got to round {before}: the server "
                     "believes that it has taken part in between; restore a newer copy of the folder"
                 )
             _LOG.warning("rounds %d to %d were missed; the buffer is taken over", before + 1, number - 1)
-            images, labels = (torch.from_numpy(array.copy()) for array in buffer.tensors)
-            self._method.buffer.load_state_dict({"images": images, "labels": labels})
+            self._take_over(buffer)
         self._channel.begin_round(number)
         figures = self._method.run_round(number)
         # Before it is measured: whoever has answered that has finished the round.
@@ -218,6 +224,27 @@ class Learner:
             self._measure(number)
         else:
             self._on_round(number, None)
+
+    def _take_over(self, shown: Shown) -> None:
+        """Learn from the dreams that the others learn from.
+
+        Raises:
+            DesyncError: they are not of the shapes that these terms give.
+        """
+        facts, device = self._training.images, self._method.federation.device
+        found = [(array.shape, array.dtype.name) for array in shown.tensors]
+        length = found[0][0][0] if found and found[0][0] else 0
+        expected = [
+            ((length, facts.channels, *facts.image_size), "float32"),
+            ((length, facts.num_classes), "float32"),
+        ]
+        if shown.phase != BUFFER or found != expected or not 0 < length <= self._method.buffer.capacity:
+            raise DesyncError(
+                f"the server shows {shown.phase!r} of {found}, where a buffer of at most "
+                f"{self._method.buffer.capacity} dreams was to come: it does not follow these terms of training"
+            )
+        images, labels = (torch.from_numpy(array.copy()).to(device) for array in shown.tensors)
+        self._method.buffer.load_state_dict({"images": images, "labels": labels})
 
     def _measure(self, number: int) -> None:
         models = {self._number: self._method.models()[0]}
