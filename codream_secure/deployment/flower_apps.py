@@ -1,10 +1,11 @@
 """CoDream as a Flower app (flwr 1.41, Message API): Flower starts and watches, streams carry sums.
 
-A dream takes tens of sums, and Flower starts a process for every message: nearly all of a round would be starting up. So a
-message stands for a whole round. The ServerApp is a :class:`~codream_secure.deployment.coordinator.Coordinator` that
-listens for streams beside Flower; for every round it sends each node one message, upon which the node's ClientApp loads
-its folder, takes part in that round over a stream of its own, saves, and answers that it has. Its own accuracy it keeps
-to itself: what Flower's messages carry is in clear, and a sum has told the server the accuracy of all.
+A dream takes tens of sums, and Flower starts a process for every message: nearly all of a round would be starting up.
+So a message stands for a whole round. The ServerApp is a
+:class:`~codream_secure.deployment.coordinator.Coordinator` that listens for streams beside Flower; for every round it
+sends each node one message, upon which the node's ClientApp loads its folder, takes part in that round over a stream of
+its own, saves, and answers that it has. Its own accuracy it keeps to itself: what Flower's messages carry is in clear,
+and a sum has told the server the accuracy of all.
 
 What a node is, and where it connects to, is in *its own* configuration, so that nothing of it comes from the SuperLink.
 Flower is loaded when an app is made.
