@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,29 +15,42 @@ from codream_secure.config import Config
 Labelled = tuple[torch.Tensor, torch.Tensor]
 
 
+class Counts(NamedTuple):
+    """Of test images."""
+
+    correct: int
+    images: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """A share, if there are any."""
+        return self.correct / self.images if self.images else None
+
+
 def is_measured(config: Config, number: int) -> bool:
     """Whether accuracy is measured after this round."""
     return number % config.run.evaluate_every == 0 or number == config.run.rounds
 
 
-def pooled_accuracy(
-    channel: BaseChannel, models: dict[int, nn.Module], tests: dict[int, Labelled], *, device: torch.device
-) -> tuple[float | None, dict[int, float]]:
-    """Correct answers of all clients over images of all clients, and the accuracy of the clients that live here.
+def counted(model: nn.Module, test: Labelled) -> Counts:
+    """Of a client's test images, how many its model classifies correctly."""
+    return Counts(training.count_correct(model, *test) if len(test[1]) else 0, len(test[1]))
+
+
+def pooled_accuracy(channel: BaseChannel, counts: Mapping[int, Counts], *, device: torch.device) -> float | None:
+    """Correct answers of all clients over images of all clients, from one sum.
 
     The server learns how many test images all clients have together, and how many of them are classified well.
 
+    Args:
+        channel: to the others.
+        counts: client number to counts, of the clients that live here.
+        device: of the channel's tensors.
+
     Returns:
-        The former, which only the server knows (None elsewhere, or without test images); and client number to the
-        latter.
+        A share, where the sum is known, which is the server; None elsewhere, or if nobody has test images.
     """
-    counts = {number: _counted(model, tests[number]) for number, model in models.items()}
     sent = {number: [torch.tensor(count, dtype=torch.float32)] for number, count in counts.items()}
     (mean,) = channel.mean(sent, phase="evaluation", like=[torch.empty(2, device=device)])
     correct, images = mean.tolist()
-    own = {number: found / of for number, (found, of) in counts.items() if of}
-    return (correct / images if images and not models else None), own
-
-
-def _counted(model: nn.Module, test: Labelled) -> Sequence[int]:
-    return (training.count_correct(model, *test) if len(test[1]) else 0, len(test[1]))
+    return correct / images if images else None

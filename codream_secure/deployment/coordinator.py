@@ -210,7 +210,7 @@ class Coordinator:
         figures = self._method.run_round(number)
         row: Row = {"round": number}
         if is_measured(self._training.config, number):
-            row["test_accuracy"], _ = pooled_accuracy(self._channel, {}, {}, device=self._method.federation.device)
+            row["test_accuracy"] = pooled_accuracy(self._channel, {}, device=self._method.federation.device)
         row["contributors"] = sorted(set().union(*self._channel.contributors)) if self._channel.contributors else []
         return row | {name: value for name, value in figures.items() if math.isfinite(value)}
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def run_demo(folder: Path | None = None, *, say: Callable[[str], None] = print) 
         ConfigError: grpcio is missing, or the folder is not usable.
     """
     # A kill is to clean up as Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: (_ for _ in ()).throw(KeyboardInterrupt))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     made = Path(tempfile.mkdtemp(prefix="codream-deploy-")) if folder is None else folder
     try:
         training = prepare(made)
@@ -67,6 +68,10 @@ def run_demo(folder: Path | None = None, *, say: Callable[[str], None] = print) 
         if folder is None:
             shutil.rmtree(made, ignore_errors=True)
     return rows
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def prepare(folder: Path) -> TrainingTerms:

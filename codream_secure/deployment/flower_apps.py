@@ -51,7 +51,7 @@ def make_server_app() -> Any:
     """
     app = _flower("flwr.serverapp").ServerApp()
 
-    @app.main()  # type: ignore[untyped-decorator]
+    @app.main()
     def main(grid: Any, context: Any) -> None:
         serve(grid, context.run_config)
 
@@ -71,7 +71,7 @@ def make_client_app() -> Any:
     flower = _flower("flwr.app")
     app = _flower("flwr.clientapp").ClientApp()
 
-    @app.train()  # type: ignore[untyped-decorator]
+    @app.train()
     def train(message: Any, context: Any) -> Any:
         number = int(message.content[_RECORD]["round"])
         row = take_part(context.node_config, number)

@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from codream_secure.deployment.accuracy import is_measured, pooled_accuracy
+from codream_secure.deployment.accuracy import counted, is_measured, pooled_accuracy
 from codream_secure.deployment.client_data import ClientData
 from codream_secure.deployment.conversation import (
     Began,
@@ -154,7 +155,7 @@ class Learner:
         latest = self._states.latest
         if latest < 0:
             self._method.warm_up()
-            self._keep(0)
+            self._keep(0, {})
             return
         saved = self._states.load(latest)
         self._method.load_state_dict(saved["method"])
@@ -191,6 +192,8 @@ class Learner:
                 "the server goes by other terms of training than this client: compare the files (and --set) with "
                 "whoever runs it"
             )
+        if heading.number > self._training.config.run.rounds:
+            raise DesyncError(f"the server begins round {heading.number} of {self._training.config.run.rounds}")
         return heading
 
     def _enter(self, heading: Heading) -> None:
@@ -218,12 +221,16 @@ class Learner:
             self._take_over(buffer)
         self._channel.begin_round(number)
         figures = self._method.run_round(number)
-        # Before it is measured: whoever has answered that has finished the round.
-        self._keep(number, **figures)
+        row: dict[str, Any] = {name: value for name, value in figures.items() if math.isfinite(value)}
+        counts = None
         if is_measured(self._training.config, number):
-            self._measure(number)
-        else:
-            self._on_round(number, None)
+            counts = counted(self._method.models()[0], self._test)
+            row["test_accuracy"] = counts.accuracy
+        # Before the sum of accuracies: whoever has answered that has finished the round.
+        self._keep(number, row)
+        if counts is not None:
+            pooled_accuracy(self._channel, {self._number: counts}, device=self._method.federation.device)
+        self._on_round(number, row.get("test_accuracy"))
 
     def _take_over(self, shown: Shown) -> None:
         """Learn from the dreams that the others learn from.
@@ -246,17 +253,10 @@ class Learner:
         images, labels = (torch.from_numpy(array.copy()).to(device) for array in shown.tensors)
         self._method.buffer.load_state_dict({"images": images, "labels": labels})
 
-    def _measure(self, number: int) -> None:
-        models = {self._number: self._method.models()[0]}
-        device = self._method.federation.device
-        _, own = pooled_accuracy(self._channel, models, {self._number: self._test}, device=device)
-        self._rows[-1]["test_accuracy"] = own.get(self._number)
-        write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
-        self._on_round(number, own.get(self._number))
-
-    def _keep(self, number: int, **figures: float) -> None:
-        self._rows.append({"round": number, **figures})
+    def _keep(self, number: int, row: Mapping[str, Any]) -> None:
+        self._rows.append({"round": number, **row})
         self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
         self._round, self._touched = number, False
 
     @contextlib.contextmanager
