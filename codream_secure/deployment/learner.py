@@ -18,6 +18,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -280,28 +281,34 @@ class Learner:
             limits=connection.limits,
             backoff=connection.backoff,
         )
-        loop = asyncio.new_event_loop()
-        serving = loop.create_task(participant.serve())
+        running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None] | None]] = Future()
 
-        def serve() -> None:
+        async def serve() -> None:
+            running.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+            await participant.serve()
+
+        def work() -> None:
+            error: BaseException | None = None
             try:
-                loop.run_until_complete(serving)
-                conversation.put(Gone(None))
+                # Nothing that it started is left when it returns.
+                asyncio.run(serve())
             except asyncio.CancelledError:
-                conversation.put(Gone(None))
-            except BaseException as error:
+                pass
+            except BaseException as raised:
                 # Raised again by whoever waits for an event.
-                conversation.put(Gone(error))
-            finally:
-                loop.close()
+                error = raised
+            conversation.put(Gone(error))
 
-        thread = threading.Thread(target=serve, name="stream", daemon=True)
+        thread = threading.Thread(target=work, name="stream", daemon=True)
         thread.start()
         try:
             yield
         finally:
             conversation.close()
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(serving.cancel)
+            loop, task = running.result()
+            if task is not None:
+                # The loop may be closed by now.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(task.cancel)
             thread.join()
             log.close()

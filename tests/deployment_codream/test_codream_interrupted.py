@@ -76,7 +76,7 @@ def test_programs_that_were_stopped_go_on_from_their_folders(
     for party in [server, *clients]:
         assert party.ends() == 130, party.log.read_text()
         assert "interrupted" in party.log.read_text()
-        assert "Traceback" not in party.log.read_text()
+        assert "Traceback" not in party.log.read_text(), party.log.read_text()
     server, clients = cohort.everybody()
     for party in [server, *clients]:
         party.ends_well()
