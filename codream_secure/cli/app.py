@@ -75,7 +75,8 @@ def guarded(command: Callable[[], object]) -> None:
         # typer turns an interrupt within a command into a silent exit.
         if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
             raise
-        print("interrupted; with --out, the same command goes on from there (train: with --resume)", file=sys.stderr)
+        hint = "with --out or --state, the same command goes on from there (train: with --resume)"
+        print(f"interrupted; {hint}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
