@@ -170,6 +170,10 @@ class Deployment:
         """The steps that a member computed a vector for."""
         return [event["asked"] for event in self.events(number) if "asked" in event]
 
+    def shown(self, number: int) -> list[int]:
+        """The steps that a member was shown."""
+        return [event["shown"] for event in self.events(number) if "shown" in event]
+
     def in_one_process(self, step: int, values: int, members: Iterable[int], stream: str = "gradients") -> SumResult:
         """The same vectors' sum by the simulation."""
         cohort = Simulation(make_protocol("plain"), self.members, terms=self.terms)

@@ -47,6 +47,7 @@ def main() -> None:
     def on_shown(shown: Shown) -> None:
         nonlocal step
         step = int(shown.tensors[0].flat[0])
+        note(shown=step)
 
     def compute(asked: Asked) -> np.ndarray | tuple[np.ndarray, int]:
         note(asked=step, stream=asked.stream, round=asked.round_id.hex())
@@ -54,6 +55,7 @@ def main() -> None:
         made = vector(number, step, asked.values)
         return (made, number + 1) if asked.stream == "weighted" else made
 
+    round_id = bytes.fromhex(settings.get("round_id", ""))
     member = Member(
         number,
         protocol=make_protocol("masked"),
@@ -61,6 +63,7 @@ def main() -> None:
         credentials=Credentials(identity=identity, roster=roster, rounds=FileRoundLog(folder / f"{number}.rounds")),
         compute=compute,
         on_shown=on_shown,
+        round_id=round_id,
     )
     participant = Participant(
         settings["address"],
@@ -70,6 +73,7 @@ def main() -> None:
         tls=load(folder, "member"),
         limits=Limits(**settings.get("limits", {})),
         backoff=Backoff(first_s=0.05, most_s=0.3, patience_s=settings.get("patience_s", 60)),
+        round_id=round_id,
     )
     try:
         participant.run(settings.get("rounds"))

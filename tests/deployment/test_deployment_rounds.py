@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
 from typing import Any
 
+import numpy as np
 import pytest
 
+from codream_secure.deployment.streams import Limits
 from codream_secure.deployment.streams.errors import StreamError
 from protocols import PhaseError, TooFewSurvivorsError
 
@@ -35,13 +38,39 @@ def test_sums_over_four_processes_are_those_of_the_simulation(deploy: Any, tools
         assert deployment.events(number)[-1]["connections"] == 1
 
 
-def test_a_message_of_many_frames_arrives(deploy: Any, tools: Any) -> None:
+def test_a_message_of_many_frames_arrives_in_a_round_that_was_announced_elsewhere(deploy: Any, tools: Any) -> None:
+    """The members know the round's id before the aggregator opens it, and leave when it is over."""
     deployment = deploy(3)
     aggregator = deployment.aggregator()
-    deployment.start_members(aggregator.port)
-    aggregator.open_round(deployment.members)
+    round_id = os.urandom(16)
+    processes = deployment.start_members(aggregator.port, round_id=round_id.hex(), rounds=1)
+    assert aggregator.open_round(deployment.members, round_id=round_id) == round_id
     values = 700_001
     assert tools.same(tools.step(aggregator, 0, values), deployment.in_one_process(0, values, deployment.members))
+    aggregator.close_round()
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert deployment.events(0)[-1]["ended"] == "well"
+
+
+def test_a_member_that_does_not_keep_up_is_out_of_the_round_and_not_waited_for(deploy: Any, tools: Any) -> None:
+    deployment = deploy(4)
+    sizes = {"frame_bytes": 1 << 18, "message_bytes": 1 << 20, "window_bytes": 1 << 22}
+    aggregator = deployment.aggregator(limits=Limits(**sizes), contribute_s=3600, open_s=3600)
+    processes = deployment.start_members(aggregator.port, limits=sizes)
+    aggregator.open_round(deployment.members)
+    tools.step(aggregator, 0)
+    processes[3].send_signal(signal.SIGSTOP)
+    for number in range(1, 9):
+        # All read what they are shown but the one that has stopped.
+        aggregator.broadcast([np.full(250_000, number, dtype=np.float32)])
+        tools.until(lambda number=number: deployment.shown(0)[-1] == number, "member 0 has read it")
+        tools.until(lambda number=number: deployment.shown(1)[-1] == number, "member 1 has read it")
+        tools.until(lambda number=number: deployment.shown(2)[-1] == number, "member 2 has read it")
+    assert aggregator.sum("gradients", 1000).contributors == (0, 1, 2)
+    processes[3].send_signal(signal.SIGCONT)
+    tools.until(lambda: 3 in aggregator.present, "member 3 is back")
+    aggregator.open_round(deployment.members)
+    assert tools.step(aggregator, 9).contributors == (0, 1, 2, 3)
 
 
 def test_a_member_killed_between_steps_is_missing_from_the_next_sum(deploy: Any, tools: Any) -> None:

@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from codream_secure.deployment.streams.calls import Ask, Downward, Upward, decode_downward, encode
 from codream_secure.deployment.streams.client import Arrival, StreamClient
+from codream_secure.deployment.streams.errors import UnreachableError
 from codream_secure.deployment.streams.limits import Backoff, Limits
 from codream_secure.deployment.streams.member import Member
 from codream_secure.deployment.streams.tls import Tls
 from protocols import Identity, Roster
 
 _FLUSH_S = 2.0
+_ENDED = Arrival(b"", None)
+"""Stands in the queue of arrivals behind the last: the client has stopped, for the reason that its task holds."""
 
 
 class Participant:
@@ -78,6 +81,7 @@ class Participant:
             Exception: whatever the member's callables raised, after the aggregator was told not to wait.
         """
         runner = asyncio.create_task(self._client.run())
+        runner.add_done_callback(lambda _: self._client.arrivals.put_nowait(_ENDED))
         executor = None if self._inline else ThreadPoolExecutor(1, thread_name_prefix="member")
         try:
             while rounds is None or self._member.rounds < rounds:
@@ -101,19 +105,16 @@ class Participant:
 
     async def _next(self, runner: asyncio.Task[None]) -> tuple[Arrival, Downward | None]:
         """The next call; None for it when a session begins anew."""
-        if not self._waiting and self._client.arrivals.empty():
-            getter = asyncio.ensure_future(self._client.arrivals.get())
-            await asyncio.wait([getter, runner], return_when=asyncio.FIRST_COMPLETED)
-            if not getter.done():
-                getter.cancel()
-                runner.result()
-                raise asyncio.CancelledError
-            self._note(getter.result())
+        if not self._waiting:
+            self._note(await self._client.arrivals.get(), runner)
         while not self._client.arrivals.empty():
-            self._note(self._client.arrivals.get_nowait())
+            self._note(self._client.arrivals.get_nowait(), runner)
         return self._waiting.popleft()
 
-    def _note(self, arrival: Arrival) -> None:
+    def _note(self, arrival: Arrival, runner: asyncio.Task[None]) -> None:
+        if arrival is _ENDED:
+            runner.result()
+            raise UnreachableError("the connection was given up")
         if arrival.message is None:
             self._waiting.clear()
         self._waiting.append((arrival, None if arrival.message is None else decode_downward(arrival.message)))

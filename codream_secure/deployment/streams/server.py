@@ -223,6 +223,9 @@ class StreamServer:
         except TimeoutError:
             _LOG.warning("a stream from %s did not say in time who it is", context.peer())
             await context.abort(self._grpc.StatusCode.DEADLINE_EXCEEDED, "the handshake took too long")
+        except self._grpc.aio.BaseError:
+            _LOG.info("a stream from %s broke before it said who it is", context.peer())
+            return
         finally:
             self._strangers -= 1
         await self._attend(hello, read, write)
