@@ -26,6 +26,8 @@ from protocols import Roster, SumProtocol, Terms, make_protocol
 
 _DIGEST = b"codream-secure terms of training v1\0"
 _MAX_BYTES = 1 << 20
+_OWN_BUSINESS = (("run", "threads"), ("run", "device"), ("data", "root"), ("data", "download"))
+"""What a party computes with, and where its files are."""
 
 
 class ImagesSection(Section):
@@ -87,10 +89,10 @@ class TrainingTerms:
             self.sums.topology(self.config.data.clients)
 
     def to_toml(self) -> str:
-        """Every value, in one spelling."""
+        """Every value that parties have to agree on, in one spelling."""
         tree = self.config.model_dump(mode="json", exclude_none=True)
-        # How many threads a party computes with is its own business.
-        del tree["run"]["threads"]
+        for section, key in _OWN_BUSINESS:
+            tree[section].pop(key, None)
         return tomli_w.dumps({**tree, "images": self.images.model_dump(mode="json")})
 
     @property

@@ -27,7 +27,8 @@ def terms(**sections: dict[str, Any]) -> TrainingTerms:
 
 def test_equal_terms_have_equal_digests_and_others_have_others() -> None:
     assert terms().digest == terms(dreaming={"steps": 30}).digest
-    assert terms().digest == terms(run={"threads": 2}).digest
+    own = {"run": {"threads": 2, "device": "auto"}, "data": {"clients": 3, "root": "/elsewhere"}}
+    assert terms().digest == terms(**own).digest
     assert terms().digest != terms(dreaming={"steps": 31}).digest
     assert terms().digest != terms(images={**IMAGES, "mean": [0.4]}).digest
 
