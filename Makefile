@@ -1,5 +1,6 @@
 # Two commands need nothing but Python 3.11 (on Debian and Ubuntu also its venv package) and git:
 #   make demo    sets up, trains CoDream beside its baselines on embedded real data, and audits what leaks
+#   make deploy-demo   the same across processes, with keys, certificates and masked sums
 #   make test    sets up and runs the default test suite
 # Where torch should come from elsewhere than the default index (a CPU-only build on Linux, say), tell pip:
 #   PIP_EXTRA_INDEX_URL=... make demo
@@ -10,11 +11,14 @@ BIN := $(VENV)/bin
 OUT := runs/demo
 
 .NOTPARALLEL:
-.PHONY: demo test test-slow lint clean
+.PHONY: demo deploy-demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m codream_secure demo --out $(OUT)
 	$(BIN)/python -m codream_secure audit --quick --out $(OUT)/audit
+
+deploy-demo: $(VENV)/.installed-flower
+	$(BIN)/python -m codream_secure deploy demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -37,6 +41,11 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo 'installing into $(VENV); torch is large, this can take minutes'
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
+
+$(VENV)/.installed-flower: pyproject.toml | $(VENV)/bin/python
+	@echo 'installing into $(VENV); torch is large, this can take minutes'
+	$(BIN)/python -m pip install --quiet --editable '.[flower]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	@echo 'installing into $(VENV); torch is large, this can take minutes'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,10 +10,11 @@ from torch import nn
 
 from codream_secure import training
 from codream_secure.accounting import make_releases
+from codream_secure.base_channel import BaseChannel
 from codream_secure.channel import Channel
 from codream_secure.client import Client
 from codream_secure.config import Config, OptimizationConfig
-from codream_secure.data import DataSource, ImageSet, Partition, hold_out, load_source, partition
+from codream_secure.data import DataSource, ImageFacts, ImageSet, Partition, hold_out, load_source, partition
 from codream_secure.dreaming import coordinates_of
 from codream_secure.errors import ConfigError, PartitionError
 from codream_secure.faults import FaultRates, FaultyNetwork
@@ -51,16 +52,23 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Federation:
-    """Everything that exists before a method runs. Build it with :meth:`create`."""
+    """Everything that exists before a method runs. Build it with :meth:`create` or :meth:`of_some`.
+
+    Attributes:
+        clients: those that live in this process, in ascending order of their numbers.
+        holds_server: whether the server lives here, with a student if it has one.
+        source: what is public about the images.
+    """
 
     config: Config
     clients: list[Client]
-    channel: Channel
+    channel: BaseChannel
     validation: Labelled
     test: Labelled
-    source: DataSource
+    source: ImageFacts
     class_table: torch.Tensor
     device: torch.device
+    holds_server: bool = True
     observe: Observer = field(default=_ignore)
 
     @classmethod
@@ -123,11 +131,57 @@ class Federation:
             device=device,
         )
         for number, indices in enumerate(parts.clients):
-            architecture = config.model.architecture(number)
-            images, labels = ready(source.train.subset(indices))
-            model = federation.new_model(architecture, "client", number)
-            federation.clients.append(Client(number, architecture, model=model, images=images, labels=labels))
+            federation._add_client(number, ready(source.train.subset(indices)))
         return federation
+
+    @classmethod
+    def of_some(
+        cls,
+        config: Config,
+        *,
+        images: ImageFacts,
+        channel: BaseChannel,
+        clients: Mapping[int, ImageSet],
+        holds_server: bool,
+    ) -> Federation:
+        """The part of a federation that lives in this process, the rest being elsewhere. It loads no data.
+
+        Models and random choices are those that the same clients have in :meth:`create`: seeds depend on a client's
+        number and on nothing else.
+
+        Args:
+            config: the run; its ``data`` section says no more here than how many clients there are.
+            images: what everybody knows about the images.
+            channel: to the others.
+            clients: number to training images of the clients that live here.
+            holds_server: whether the server does.
+
+        Raises:
+            ModelError: an architecture is unknown or cannot take the images.
+            ConfigError: the device is not there.
+        """
+        device = resolve_device(config.run.device)
+        nothing = torch.empty(0, device=device), torch.empty(0, dtype=torch.int64, device=device)
+        federation = cls(
+            config=config,
+            clients=[],
+            channel=channel,
+            validation=nothing,
+            test=nothing,
+            source=images,
+            class_table=torch.empty(0, images.num_classes, dtype=torch.int64),
+            device=device,
+            holds_server=holds_server,
+        )
+        for number, held in sorted(clients.items()):
+            pixels = held.normalised(images.mean, images.std)
+            federation._add_client(number, (pixels.to(device), held.labels.to(device)))
+        return federation
+
+    def _add_client(self, number: int, held: Labelled) -> None:
+        architecture = self.config.model.architecture(number)
+        model = self.new_model(architecture, "client", number)
+        self.clients.append(Client(number, architecture, model=model, images=held[0], labels=held[1]))
 
     def new_model(self, architecture: str, *place: str | int) -> nn.Module:
         """A freshly initialised model for this data; the same place gives the same weights."""
@@ -188,6 +242,16 @@ class Federation:
             )
             validation = mean.item()
         return validation, test
+
+
+def divided(source: DataSource, config: Config) -> Partition:
+    """Which training images each client holds where one data set is divided among them.
+
+    Raises:
+        PartitionError: there are too few.
+    """
+    remaining, _ = hold_out(source.train.labels, config.data.validation_samples, seed=config.run.seed)
+    return _drawn(source, config, remaining)
 
 
 def _drawn(source: DataSource, config: Config, available: torch.Tensor) -> Partition:

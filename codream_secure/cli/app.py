@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from codream_secure.cli.deploy import deploy_app
 from codream_secure.cli.keys import keys_app
 from codream_secure.cli.privacy import announce, dp_app
 from codream_secure.cli.progress import Watch
@@ -42,6 +43,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machin
 app.add_typer(data_app, name="data")
 app.add_typer(protocols_app, name="protocols")
 app.add_typer(keys_app, name="keys")
+app.add_typer(deploy_app, name="deploy")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dp_app, name="dp")
 app.command()(tradeoff)
@@ -73,7 +75,8 @@ def guarded(command: Callable[[], object]) -> None:
         # typer turns an interrupt within a command into a silent exit.
         if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
             raise
-        print("interrupted; with --out, the same command goes on from there (train: with --resume)", file=sys.stderr)
+        hint = "with --out or --state, the same command goes on from there (train: with --resume)"
+        print(f"interrupted; {hint}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 

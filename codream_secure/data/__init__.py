@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codream_secure.data.check import check_source
-from codream_secure.data.dataset import DataSource, ImageSet
+from codream_secure.data.dataset import DataSource, ImageFacts, ImageSet
 from codream_secure.data.partition import Partition, partition
 from codream_secure.data.plot import plot_partition
 from codream_secure.data.sources import SourceInfo, list_sources, load_source
@@ -11,6 +11,7 @@ from codream_secure.data.split import hold_out
 
 __all__ = [
     "DataSource",
+    "ImageFacts",
     "ImageSet",
     "Partition",
     "SourceInfo",

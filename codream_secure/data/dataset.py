@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
 from codream_secure.errors import DataError
+
+
+class ImageFacts(Protocol):
+    """What is public about images, and all that models and dreams depend on."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of every image."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every image, in pixels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """One number per channel, for ``ImageSet.normalised``."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Likewise."""
 
 
 # Comparing tensors with == has no single truth value, so the classes here compare by identity.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from codream_secure.channel import Channel
+from codream_secure.base_channel import BaseChannel
 from codream_secure.dreaming.objective import DreamObjective
 from codream_secure.dreaming.spaces import DreamSpace, Gradient
 from codream_secure.dreaming.updates import (
@@ -38,7 +38,8 @@ class Schedule:
         lr: the server's.
         betas: of the server's Adam.
         unit_updates: whether a client's update is brought to L2 norm 1 before it is sent.
-        bound: L2 norm of a client's whole update, where there is noise to hide it; see :meth:`Channel.mean`.
+        bound: L2 norm of a client's whole update, where there is noise to hide it; see
+            :meth:`~codream_secure.base_channel.BaseChannel.mean`.
     """
 
     steps: int
@@ -62,7 +63,7 @@ class Schedule:
 def dream_together(
     start: torch.Tensor,
     objectives: Mapping[int, DreamObjective],
-    channel: Channel,
+    channel: BaseChannel,
     *,
     schedule: Schedule,
     space: DreamSpace | None = None,
@@ -102,7 +103,7 @@ def dream_together(
     for step in range(schedule.steps):
         (points,) = channel.broadcast([server.dreams], phase="dreams")
         updates = {client: [schedule.client_update(gradient, points)] for client, gradient in gradients.items()}
-        (update,) = channel.mean(updates, phase="dream_updates", bound=schedule.bound)
+        (update,) = channel.mean(updates, phase="dream_updates", bound=schedule.bound, like=[points])
         if server_gradient is not None:
             update = update + server_gradient(server.dreams)
         server.step(update)
@@ -114,7 +115,7 @@ def dream_together(
 def _dream_at_clients(
     start: torch.Tensor,
     objectives: Mapping[int, DreamObjective],
-    channel: Channel,
+    channel: BaseChannel,
     *,
     schedule: Schedule,
     space: DreamSpace | None,
@@ -149,7 +150,7 @@ def _dream_at_clients(
 def dream_alone(
     start: torch.Tensor,
     objectives: Mapping[int, DreamObjective],
-    channel: Channel,
+    channel: BaseChannel,
     *,
     schedule: Schedule,
     space: DreamSpace | None = None,
@@ -184,7 +185,7 @@ def dream_alone(
         padded = torch.zeros_like(received)
         padded[rows] = own.dreams
         finished[client] = [padded]
-    (points,) = channel.sum(finished, phase="dreams").tensors
+    (points,) = channel.sum(finished, phase="dreams", like=[received]).tensors
     return points
 
 

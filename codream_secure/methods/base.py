@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -75,3 +75,8 @@ class Method(ABC):
         """Take over what :meth:`state_dict` gave."""
         for client, weights in zip(self.federation.clients, state["clients"], strict=True):
             client.model.load_state_dict(weights)
+
+
+def mean_or_nan(values: Sequence[float]) -> float:
+    """The mean of some figures, not a number where nobody who lives here has any."""
+    return sum(values) / len(values) if values else float("nan")

@@ -31,7 +31,7 @@ from codream_secure.dreaming.spaces import DreamSpace
 from codream_secure.dreaming.synthesis import Schedule, dream_alone, dream_together
 from codream_secure.errors import ConfigError
 from codream_secure.federation import Federation, optimization
-from codream_secure.methods.base import Method
+from codream_secure.methods.base import Method, mean_or_nan
 from codream_secure.methods.fedavg import averaged_tensors, write_tensors
 from codream_secure.seeding import seeded
 from protocols import make_protocol
@@ -69,12 +69,14 @@ class CoDream(Method):
             device=federation.device,
         )
         self._dreamers = Dreamers(federation) if self.config.dp.unit == "example" else None
-        self._dreaming_models = (
-            [client.model for client in federation.clients] if self._dreamers is None else self._dreamers.models
-        )
+        self._dreaming_models: dict[int, nn.Module] = {
+            client.number: client.model if self._dreamers is None else self._dreamers.models[index]
+            for index, client in enumerate(federation.clients)
+        }
+        """Of the clients that live here."""
         self._classes = labels.public_classes(dreaming.images, federation.source.num_classes).to(federation.device)
         server = self.config.model.server
-        self._student = federation.new_model(server, "server") if server else None
+        self._student = federation.new_model(server, "server") if server and federation.holds_server else None
         self._schedule = Schedule(
             steps=dreaming.steps,
             local_steps=dreaming.local_steps,
@@ -108,7 +110,7 @@ class CoDream(Method):
             local.append(
                 self.federation.train_locally(client, epochs=self.config.local.epochs, place="local", number=number)
             )
-        return {**figures, "local_loss": sum(local) / len(local)}
+        return {**figures, "local_loss": mean_or_nan(local)}
 
     def _extract_knowledge(self, number: int, batch: int) -> None:
         """Synthesise one batch of dreams and put it into the buffer with its labels."""
@@ -224,7 +226,8 @@ class CoDream(Method):
     def _store(self, points: torch.Tensor) -> None:
         """Have the clients label the dreams at these points, and keep both wherever they are known.
 
-        Points are shared, and everybody computes the same images from them.
+        Points are shared, and everybody computes the same images from them. A client that is not where the server is
+        learns here what they are.
         """
         (received,) = self.federation.channel.share([points], phase="dreams")
         dreams = self._space.images(received)
@@ -232,33 +235,38 @@ class CoDream(Method):
             known = labels.class_labels(self._classes, self.federation.source.num_classes)
         else:
             known = self._label(dreams)
+        self._dreams = dreams
         self._buffer.add(dreams, known)
 
     def _label(self, dreams: torch.Tensor) -> torch.Tensor:
         """The clients' mean soft labels, as logits, of dreams that every client holds."""
         channel = self.federation.channel
-        logits = {number: training.predict(model, dreams) for number, model in enumerate(self._dreaming_models)}
+        logits = {number: training.predict(model, dreams) for number, model in self._dreaming_models.items()}
+        like = torch.empty(len(dreams), self.federation.source.num_classes, device=dreams.device)
         if self.config.dreaming.labels == "logits":
-            (mean,) = channel.mean({number: [found] for number, found in logits.items()}, phase="soft_labels")
+            sent = {number: [found] for number, found in logits.items()}
+            (mean,) = channel.mean(sent, phase="soft_labels", like=[like])
         else:
-            mean = self._mean_probabilities(logits)
+            mean = self._mean_probabilities(logits, like)
         (received,) = channel.share([mean], phase="soft_labels")
         return received
 
-    def _mean_probabilities(self, logits: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    def _mean_probabilities(self, logits: Mapping[int, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         """Their logarithms, so that a stored label is always a vector of logits."""
         channel = self.federation.channel
         votes = {number: found.softmax(dim=1) for number, found in logits.items()}
         if self.config.dp.noise_on_sums:
-            images, classes = next(iter(votes.values())).shape
+            images, classes = like.shape
             (mean,) = channel.mean(
                 {number: [labels.votes(found)] for number, found in votes.items()},
                 phase="soft_labels",
                 bound=labels.longest_vote(images, classes),
+                like=[like],
             )
             mean = labels.probabilities_from(mean)
         else:
-            (mean,) = channel.mean({number: [found] for number, found in votes.items()}, phase="soft_labels")
+            sent = {number: [found] for number, found in votes.items()}
+            (mean,) = channel.mean(sent, phase="soft_labels", like=[like])
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def _acquire_knowledge(self, number: int) -> dict[str, float]:
@@ -288,7 +296,7 @@ class CoDream(Method):
                         rehearsal=rehearsal,
                     )
                 )
-        return {"distillation_loss": sum(found) / len(found)}
+        return {"distillation_loss": mean_or_nan(found)}
 
     def _lessons(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """What is learnt from: the buffer and its CutMix copies, with labels."""
@@ -309,6 +317,11 @@ class CoDream(Method):
 
     def dreams(self) -> torch.Tensor | None:
         return self._dreams
+
+    @property
+    def buffer(self) -> DreamBuffer:
+        """The dreams that are learnt from; everybody's is the same."""
+        return self._buffer
 
     def dreamers(self) -> list[nn.Module]:
         return self._dreamers.models if self._dreamers is not None else []

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from codream_secure.data import DataSource
+from codream_secure.data import ImageFacts
 from codream_secure.runs.files import write_bytes
 
 
 def save_dream_grid(
-    path: Path, dreams: torch.Tensor, source: DataSource, *, count: int = 64, columns: int = 16, side: int = 48
+    path: Path, dreams: torch.Tensor, source: ImageFacts, *, count: int = 64, columns: int = 16, side: int = 48
 ) -> None:
     """Write the first ``count`` dreams as a PNG of ``columns`` a row, each about ``side`` pixels high.
 
@@ -34,7 +34,7 @@ def save_dream_grid(
     write_bytes(path, stream.getvalue())
 
 
-def to_pixels(dreams: torch.Tensor, source: DataSource) -> torch.Tensor:
+def to_pixels(dreams: torch.Tensor, source: ImageFacts) -> torch.Tensor:
     """Dreams (n, C, H, W) in normalised space as uint8 RGB (n, H, W, 3)."""
     shape = (1, -1, 1, 1)
     pixels = dreams.detach().cpu() * torch.tensor(source.std).reshape(shape) + torch.tensor(source.mean).reshape(shape)

@@ -1,0 +1,177 @@
+"""``codream-secure deploy``: CoDream across machines, a server and each client as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codream_secure.cli.tables import plain_table, show
+
+if TYPE_CHECKING:
+    from codream_secure.deployment.training import TrainingTerms
+
+deploy_app = typer.Typer(no_args_is_help=True, help="Run CoDream across machines.")
+Terms = Annotated[Path, typer.Argument(help="Terms of training, TOML: the same for every party.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override: section.key=value, alike for every party. Repeatable.")
+]
+RosterFile = Annotated[Path, typer.Option("--roster", dir_okay=False, help="As keys roster made it.")]
+TlsFolder = Annotated[Path, typer.Option("--tls", file_okay=False, help="Folder with ca.pem, NAME.pem and NAME.key.")]
+State = Annotated[Path, typer.Option("--state", file_okay=False, help="This party's own folder; gone on from.")]
+Digest = Annotated[str | None, typer.Option("--digest", help="Of the roster, as it was compared: 64 hex digits.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Also say who connects and which rounds begin.")]
+
+
+@deploy_app.command("server")
+def deploy_server(
+    config: Terms,
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0 takes a free one.")],
+    roster: RosterFile,
+    tls: TlsFolder,
+    state: State,
+    digest: Digest = None,
+    tls_name: Annotated[str, typer.Option("--tls-name", help="NAME of this machine's certificate.")] = "server",
+    join: Annotated[float, typer.Option("--join", help="Seconds to wait for everybody.")] = 120.0,
+    train: Annotated[float, typer.Option("--train", help="Seconds to wait for a vector.")] = 1800.0,
+    answer: Annotated[float, typer.Option("--answer", help="Seconds to wait for what takes no training.")] = 60.0,
+    reconnect: Annotated[float, typer.Option("--reconnect", help="Seconds to wait for a line that is cut.")] = 15.0,
+    patience: Annotated[float, typer.Option("--patience", help="Seconds for a round that breaks off.")] = 3600.0,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run the server: it sums and dreams with the clients, and has no image."""
+    from codream_secure.deployment.coordinator import Coordinator, Waits
+    from codream_secure.deployment.roster import load_roster
+    from codream_secure.deployment.streams.certificates import load
+
+    training = _begin(config, overrides, verbose)
+    waits = Waits(join=join, train=train, answer=answer, reconnect=reconnect, patience=patience)
+
+    def on_round(row: dict[str, Any]) -> None:
+        if as_json:
+            print(json.dumps(row), flush=True)
+            return
+        who = ", ".join(map(str, row["contributors"]))
+        print(f"round {row['round']}: accuracy {_percent(row.get('test_accuracy'))}, members {who}", flush=True)
+
+    coordinator = Coordinator(
+        training,
+        address=listen,
+        roster=load_roster(roster, digest=digest),
+        tls=load(tls, tls_name),
+        state=state,
+        waits=waits,
+        on_round=on_round,
+    )
+    try:
+        host = listen.rpartition(":")[0]
+        said = f"listening on {host}:{coordinator.port}"
+        print(json.dumps({"listening": f"{host}:{coordinator.port}"}) if as_json else said, flush=True)
+        coordinator.run()
+    finally:
+        coordinator.close()
+
+
+@deploy_app.command("client")
+def deploy_client(
+    config: Terms,
+    server: Annotated[str, typer.Option("--server", help="HOST:PORT, as the server's certificate names it.")],
+    member: Annotated[int, typer.Option("--member", min=0, help="This client's number on the roster.")],
+    key: Annotated[Path, typer.Option("--key", dir_okay=False, help="Its private key, as keys new made it.")],
+    roster: RosterFile,
+    tls: TlsFolder,
+    data: Annotated[str, typer.Option("--data", help="images:FOLDER, npz:FILE, or a named data set.")],
+    state: State,
+    part: Annotated[
+        int | None, typer.Option("--part", min=0, help="Only this part of the data, divided as [data] says.")
+    ] = None,
+    digest: Digest = None,
+    tls_name: Annotated[str, typer.Option("--tls-name", help="NAME of this machine's certificate.")] = "client",
+    patience: Annotated[float, typer.Option("--patience", help="Seconds without a connection before giving up.")] = 600,
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option("--passphrase-file", help="One line; default: $CODREAM_KEY_PASSPHRASE, else it is asked for."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run one client on its own images."""
+    from codream_secure.deployment.client_data import load_client_data
+    from codream_secure.deployment.identity import check_key_file, load_identity
+    from codream_secure.deployment.learner import Connection, Learner
+    from codream_secure.deployment.passphrase import find_passphrase
+    from codream_secure.deployment.roster import load_roster
+    from codream_secure.deployment.streams import Backoff
+    from codream_secure.deployment.streams.certificates import load
+
+    training = _begin(config, overrides, verbose)
+    people = load_roster(roster, digest=digest)
+    certificate = load(tls, tls_name)
+    check_key_file(key)
+    passphrase = find_passphrase(passphrase_file)
+    try:
+        identity = load_identity(key, passphrase=passphrase)
+    finally:
+        passphrase.wipe()
+
+    def on_round(number: int, accuracy: float | None) -> None:
+        if as_json:
+            print(json.dumps({"round": number, "test_accuracy": accuracy}), flush=True)
+        else:
+            print(f"round {number}: own accuracy {_percent(accuracy)}", flush=True)
+
+    Learner(
+        training,
+        member,
+        data=load_client_data(data, training, part=part),
+        connection=Connection(
+            address=server, identity=identity, roster=people, tls=certificate, backoff=Backoff(patience_s=patience)
+        ),
+        state=state,
+        on_round=on_round,
+    ).run()
+
+
+@deploy_app.command("demo")
+def deploy_demo(
+    folder: Annotated[
+        Path | None, typer.Option("--out", file_okay=False, help="Where everything is kept; default: nowhere.")
+    ] = None,
+) -> None:
+    """A server and four clients as processes on this machine: digits, masked sums, two rounds."""
+    from codream_secure.deployment.demo import run_demo
+
+    rows = run_demo(folder)
+    members = range(len(rows[-1]["client_test_accuracy"]))
+    cells = [(str(row["round"]), *map(_percent, (row["test_accuracy"], *row["client_test_accuracy"]))) for row in rows]
+    show(plain_table(("round", "all", *(f"member {number}" for number in members)), cells))
+    print("Test accuracy: of all clients together, as the server learns it from a sum, and each client's own.")
+
+
+def _begin(config: Path, overrides: list[str] | None, verbose: bool) -> TrainingTerms:
+    """The terms of training; this process computes with as many threads as they say."""
+    import torch
+
+    from codream_secure.deployment.training import load_training
+
+    # This package's own words only: libraries configure and use the root logger as they please.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("codream_secure")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    training = load_training(config, overrides or ())
+    torch.set_num_threads(training.config.run.threads)
+    return training
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,213 @@
+"""Where a member's stream, which is called by the aggregator, meets a method, which asks for what it needs next.
+
+The stream runs in threads of its own and puts down what happens: a round began, arrays were shown, a vector is asked
+for, the round is over or lost. The method takes these in order. A question waits until the method has its vector; if it
+comes again, because the sum failed and nothing was shown since, the same vector answers it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codream_secure.deployment.streams import Asked, Member, Shown
+from codream_secure.deployment.streams.calls import Downward, End
+from codream_secure.errors import CodreamError
+
+Vector = npt.NDArray[np.float32]
+
+
+class RoundLostError(CodreamError):
+    """The round goes on without this member, or not at all; the next one may be entered."""
+
+
+class DesyncError(CodreamError):
+    """The aggregator does something else than the terms of training say."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """A round of sums began; what it is for is shown next."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """It was ended by the aggregator."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """This member's part in it is over: its session could not be gone on with."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """There will be no more events."""
+
+    error: BaseException | None
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A vector is asked for."""
+
+    asked: Asked
+    answer: Future[Vector | None] = field(default_factory=Future)
+
+
+Event = Began | Shown | Question | Ended | Lost | Gone
+
+
+class Conversation:
+    """Events in order, from any thread to one."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._put_back: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._pending: set[Question] = set()
+        self._closed = False
+        self._last: tuple[str, Vector] | None = None
+        """The latest answer, as long as nothing has been shown since."""
+
+    # The stream's side
+
+    def put(self, event: Event) -> None:
+        """Something happened."""
+        self._events.put(event)
+
+    def ask(self, asked: Asked) -> Vector | None:
+        """The vector for a question, once the method has it; None if nobody will answer."""
+        question = Question(asked)
+        with self._lock:
+            if self._closed:
+                return None
+            self._pending.add(question)
+        self._events.put(question)
+        try:
+            return question.answer.result()
+        finally:
+            with self._lock:
+                self._pending.discard(question)
+
+    # The method's side
+
+    def close(self) -> None:
+        """Nobody listens any more: whoever waits for an answer gets none."""
+        with self._lock:
+            self._closed = True
+            pending = list(self._pending)
+        for question in pending:
+            if not question.answer.done():
+                question.answer.set_result(None)
+
+    def next(self) -> Event:
+        """The next event that is not a question asked before.
+
+        Raises:
+            StreamError: or whatever else ended the stream.
+        """
+        while True:
+            event = self._put_back.popleft() if self._put_back else self._events.get()
+            if isinstance(event, Question):
+                if self._last is None or not _fits(event, *self._last):
+                    return event
+                event.answer.set_result(self._last[1])
+                continue
+            if isinstance(event, Gone):
+                self._put_back.appendleft(event)
+            else:
+                self._last = None
+            return event
+
+    def show(self) -> Shown:
+        """What is shown next.
+
+        Raises:
+            RoundLostError: the round is over before anything is.
+            DesyncError: something else is asked for.
+        """
+        event = self.next()
+        if isinstance(event, Shown):
+            return event
+        if isinstance(event, Question):
+            event.answer.set_result(None)
+            raise DesyncError(
+                f"the server asks for {event.asked.values} values of {event.asked.stream!r}, where something was to be "
+                "shown: it does not follow these terms of training"
+            )
+        raise self._lost(event)
+
+    def contribute(self, phase: str, vector: Vector) -> None:
+        """Answer the next question; if the sum is taken without this member, there is none.
+
+        Raises:
+            RoundLostError: the round was lost.
+            DesyncError: another stream or length is asked for.
+        """
+        event = self.next()
+        if isinstance(event, Question):
+            if not _fits(event, phase, vector):
+                event.answer.set_result(None)
+                raise DesyncError(
+                    f"the server asks for {event.asked.values} values of {event.asked.stream!r}, where this client has "
+                    f"{len(vector)} of {phase!r}: it does not follow these terms of training"
+                )
+            self._last = (phase, vector)
+            event.answer.set_result(vector)
+        elif isinstance(event, Lost | Gone):
+            raise self._lost(event)
+        else:
+            self._put_back.appendleft(event)
+
+    def _lost(self, event: Event) -> RoundLostError:
+        """Whatever comes next is for whoever waits for the next round."""
+        if isinstance(event, Began | Gone):
+            self._put_back.appendleft(event)
+        return RoundLostError(f"the round was lost: {type(event).__name__.lower()}")
+
+
+def _fits(question: Question, phase: str, vector: Vector) -> bool:
+    return question.asked.stream == phase and question.asked.values == len(vector)
+
+
+class TalkingMember(Member):
+    """A :class:`Member` that also says when rounds begin and end.
+
+    Args:
+        number: the member's.
+        conversation: where it is said.
+        settings: for :class:`Member`.
+    """
+
+    def __init__(self, number: int, conversation: Conversation, **settings: Any) -> None:
+        super().__init__(number, compute=conversation.ask, on_shown=conversation.put, **settings)
+        self._conversation = conversation
+        self._ending = False
+
+    def handle(self, call: Downward, message: bytes | memoryview, *, overtaken: bool = False) -> Any:
+        self._ending = isinstance(call, End)
+        answer = super().handle(call, message, overtaken=overtaken)
+        if isinstance(call, End):
+            self._conversation.put(Ended(call.reason))
+        self._ending = False
+        return answer
+
+    def drop(self) -> None:
+        held = self._machine is not None
+        super().drop()
+        if held and not self._ending:
+            self._conversation.put(Lost())
+
+    def _begin(self, round_id: bytes) -> None:
+        super()._begin(round_id)
+        self._conversation.put(Began())

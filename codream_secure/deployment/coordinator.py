@@ -1,0 +1,238 @@
+"""The server as a program: it holds no image and no client's model, and runs the same rounds as everybody else.
+
+A round begins when enough members are there. If it breaks off, because too few are left or because this program dies,
+it is begun again under a new round id, from the state at its beginning and the sums that were opened; see
+:mod:`codream_secure.deployment.journal`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codream_secure.deployment.accuracy import is_measured, pooled_accuracy
+from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, ROUND, Heading
+from codream_secure.deployment.journal import Journal
+from codream_secure.deployment.server_channel import ServerChannel
+from codream_secure.deployment.states import States
+from codream_secure.deployment.streams import Aggregator, Deadlines, Limits, Tls
+from codream_secure.deployment.streams.errors import StreamError
+from codream_secure.deployment.training import TrainingTerms
+from codream_secure.federation import Federation, Observer
+from codream_secure.methods.codream import CoDream
+from codream_secure.runs.files import write_jsonl
+from protocols import CohortError, OpeningError, Roster, ShareError, TooFewSurvivorsError
+from protocols.graph import survivors_needed
+
+_LOG = logging.getLogger(__name__)
+_PAUSE_S = 0.5
+_STRAGGLERS_S = 0.5
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits:
+    """How long the server waits, in seconds.
+
+    Args:
+        join: for everybody, before the first round of this program.
+        train: for a vector; before the last sum of a round, clients distil and train.
+        answer: for each phase of setting up a round, and of opening a sum.
+        reconnect: for a member whose line was cut; between rounds, too.
+        patience: for a round to be finished, if it breaks off again and again.
+    """
+
+    join: float = 120.0
+    train: float = 1800.0
+    answer: float = 60.0
+    reconnect: float = 15.0
+    patience: float = 3600.0
+
+    def deadlines(self) -> Deadlines:
+        """The same for the streams. Who joins is waited for here, not there."""
+        return Deadlines(
+            join_s=_STRAGGLERS_S,
+            setup_s=self.answer,
+            contribute_s=self.train,
+            open_s=self.answer,
+            reconnect_s=self.reconnect,
+        )
+
+
+class Coordinator:
+    """The server.
+
+    Args:
+        training: the terms.
+        address: ``HOST:PORT`` to listen on; port 0 takes a free one.
+        roster: the members.
+        tls: this machine's certificate.
+        state: its folder; made if it is not there, and gone on from if it is.
+        waits: how long it waits.
+        limits: of the streams; the clients' have to be the same.
+        anew: clients are started anew for every round, so everybody is waited for at the beginning of each.
+        observe: told (phase, done, total) as the work goes on.
+        on_round: told the row of each finished round.
+
+    Attributes:
+        port: where it listens.
+
+    Raises:
+        ConfigError: the roster's members are not the clients, the folder belongs to something else, or the address
+            cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        training: TrainingTerms,
+        *,
+        address: str,
+        roster: Roster,
+        tls: Tls,
+        state: Path,
+        waits: Waits | None = None,
+        limits: Limits | None = None,
+        anew: bool = False,
+        observe: Observer | None = None,
+        on_round: Callable[[Row], None] | None = None,
+    ) -> None:
+        training.check_roster(roster)
+        self._training = training
+        self._waits = waits or Waits()
+        self._anew = anew
+        self._members = list(range(training.config.data.clients))
+        self._states = States(state, training, party="the server")
+        self._journal = Journal(state / "journal")
+        self._on_round = on_round or (lambda row: None)
+        self._sessions: dict[int, bytes] = {}
+        """Member to session of all who took part in the latest round to its end."""
+        self._aggregator = Aggregator(
+            address,
+            protocol=training.protocol,
+            terms=training.sums,
+            roster=roster,
+            tls=tls,
+            limits=limits,
+            deadlines=self._waits.deadlines(),
+        )
+        self.port = self._aggregator.port
+        self._channel = ServerChannel(
+            training.protocol, len(self._members), aggregator=self._aggregator, journal=self._journal
+        )
+        federation = Federation.of_some(
+            training.config, images=training.images, channel=self._channel, clients={}, holds_server=True
+        )
+        if observe:
+            federation.observe = observe
+        self._method = CoDream(federation)
+        self._rows: list[Row] = []
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        self._aggregator.close()
+
+    def run(self) -> list[Row]:
+        """Run the rounds that are left.
+
+        Returns:
+            A row for every round, those before this program began included.
+
+        Raises:
+            StreamError: too few members are there for too long.
+            ProtocolError: a round cannot be finished.
+            CheckpointError: the folder is damaged.
+        """
+        for number in self.rounds_left():
+            self.finish(number)
+        return self._rows
+
+    def rounds_left(self) -> range:
+        """The rounds that this folder has not got to, after going back to where it has got to.
+
+        Raises:
+            CheckpointError: the folder is damaged.
+        """
+        latest = max(self._states.latest, 0)
+        if latest:
+            saved = self._states.load(latest)
+            self._method.load_state_dict(saved["method"])
+            self._rows = saved["rows"]
+        return range(latest + 1, self._training.config.run.rounds + 1)
+
+    def finish(self, number: int) -> Row:
+        """Run one round, as often as it takes; each has to follow the one before.
+
+        Raises:
+            StreamError, ProtocolError, CheckpointError: as for :meth:`run`.
+        """
+        before = copy.deepcopy(self._method.state_dict())
+        started = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                row = self._attempt(number)
+                break
+            except (TooFewSurvivorsError, CohortError, OpeningError, ShareError) as error:
+                _LOG.warning("round %d broke off (attempt %d): %s", number, attempt, error)
+                if time.monotonic() - started > self._waits.patience:
+                    raise
+                self._aggregator.close_round("the round broke off")
+                self._method.load_state_dict(before)
+                time.sleep(_PAUSE_S)
+        row |= {"attempts": attempt, "seconds": time.monotonic() - started}
+        self._rows.append(row)
+        self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        self._sessions = self._aggregator.enrolled
+        self._aggregator.close_round(OVER if number == self._training.config.run.rounds else FINISHED)
+        self._journal.forget(number)
+        write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+        self._on_round(row)
+        return row
+
+    def _attempt(self, number: int) -> Row:
+        self._gather()
+        self._aggregator.open_round(self._members)
+        enrolled = self._aggregator.enrolled
+        followed = all(self._sessions.get(member) == session for member, session in enrolled.items())
+        buffer = self._method.buffer
+        heading = Heading(number, not followed and len(buffer) > 0, self._training.digest)
+        self._aggregator.broadcast(heading.arrays(), phase=ROUND)
+        self._channel.begin_round(number)
+        if heading.with_buffer:
+            self._channel.broadcast([buffer.images, buffer.labels], phase=BUFFER)
+        figures = self._method.run_round(number)
+        row: Row = {"round": number}
+        if is_measured(self._training.config, number):
+            row["test_accuracy"] = pooled_accuracy(self._channel, {}, device=self._method.federation.device)
+        row["contributors"] = sorted(set().union(*self._channel.contributors)) if self._channel.contributors else []
+        return row | {name: value for name, value in figures.items() if math.isfinite(value)}
+
+    def _gather(self) -> None:
+        """Wait for whoever is expected, and for as many as a sum takes.
+
+        Raises:
+            StreamError: too few came.
+        """
+        if self._sessions and not self._anew:
+            # They were there a moment ago: they are, or their lines are cut, or they are gone.
+            self._aggregator.wait_for(self._sessions, timeout_s=self._waits.reconnect)
+        else:
+            self._aggregator.wait_for(self._members, timeout_s=self._waits.join)
+        needed = survivors_needed(len(self._members), self._training.config.protocol.dropout)
+        end = time.monotonic() + self._waits.patience
+        while len(present := self._aggregator.present & set(self._members)) < needed:
+            left = end - time.monotonic()
+            if left <= 0:
+                missing = sorted(set(self._members) - present)
+                raise StreamError(
+                    f"of {len(self._members)} members {needed} are needed, and members {missing} have been missing for "
+                    f"{self._waits.patience:g} s (patience)"
+                )
+            self._aggregator.wait_for(self._members, timeout_s=min(left, 1.0))

@@ -1,0 +1,92 @@
+"""The channel of a program that holds the server and no client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+
+from codream_secure.base_channel import BaseChannel, Tensors
+from codream_secure.deployment.journal import Journal
+from codream_secure.deployment.streams import Aggregator
+from protocols import SumProtocol, SumResult, TooFewSurvivorsError
+
+_LOG = logging.getLogger(__name__)
+_ATTEMPTS = 3
+
+
+class ServerChannel(BaseChannel):
+    """Broadcasts and sums over streams. Sums that the journal has are not asked for again.
+
+    Args:
+        protocol: how sums are protected; one that streams carry.
+        clients: how many there are.
+        aggregator: the streams, with an open round whenever this is used.
+        journal: of opened sums.
+    """
+
+    def __init__(self, protocol: SumProtocol, clients: int, *, aggregator: Aggregator, journal: Journal) -> None:
+        super().__init__(protocol, clients)
+        self._aggregator = aggregator
+        self._journal = journal
+        self._round = 0
+        self._place = 0
+        self.contributors: list[tuple[int, ...]] = []
+        """Of this round's sums."""
+
+    def begin_round(self, number: int) -> None:
+        self._round, self._place, self.contributors = number, 0, []
+        self.recorder.began(number)
+
+    def broadcast(self, tensors: Tensors, *, phase: str) -> list[torch.Tensor]:
+        self.recorder.shown(phase, tensors)
+        self._aggregator.broadcast([tensor.detach().cpu().numpy() for tensor in tensors], phase=phase)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        for client in range(self.clients):
+            self.ledger.add_down(client, phase, size)
+        return [tensor.detach().clone() for tensor in tensors]
+
+    def mean_at_clients(
+        self,
+        contributions: Mapping[int, Tensors],
+        *,
+        phase: str,
+        held: Mapping[int, Tensors],
+        bound: float | None = None,
+    ) -> dict[int, list[torch.Tensor]]:
+        raise NotImplementedError("terms of training refuse protocols whose sums clients open")
+
+    def _sum(
+        self,
+        contributions: Mapping[int, Tensors],
+        phase: str,
+        weights: Mapping[int, int] | None,
+        *,
+        like: Tensors,
+        held: Mapping[int, Tensors] | None = None,
+        bound: float | None = None,
+    ) -> SumResult:
+        number, place = self._round, self._place
+        self._place += 1
+        values = sum(tensor.numel() for tensor in like)
+        self.recorder.asked(phase, values)
+        result = self._journal.find(number, place, stream=phase, values=values)
+        if result is None:
+            result = self._asked(number, place, phase, values)
+            self._journal.keep(number, place, result, stream=phase)
+        self.contributors.append(result.contributors)
+        return result
+
+    def _asked(self, number: int, place: int, phase: str, values: int) -> SumResult:
+        """Ask for it, a few times; a round that cannot have it is begun again, by whoever runs rounds."""
+        # From the moment that somebody may open it: also if this program does not live to learn the sum.
+        self._aggregator.on_opening = lambda members: self._journal.bind(number, place, members)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._aggregator.sum(phase, values, exactly=self._journal.only(number, place))
+            except TooFewSurvivorsError as error:
+                self.ledger.retries += 1
+                failure = error
+                _LOG.warning("round %d, sum %d, attempt %d: %s", number, place, attempt + 1, error)
+        raise failure

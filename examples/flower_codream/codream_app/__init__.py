@@ -1,0 +1,1 @@
+"""CoDream with protected sums, started by Flower."""

@@ -1,0 +1,271 @@
+"""Sessions over connections that are cut, lose and repeat: everything arrives once and in order, or not yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from codream_secure.deployment.streams.errors import BacklogError, FrameError, GapError, SessionError
+from codream_secure.deployment.streams.frames import Ack, Batch, Codec, Data
+from codream_secure.deployment.streams.limits import CHUNK_COST, Limits
+from codream_secure.deployment.streams.session import Session
+
+LIMITS = Limits(frame_bytes=4096, message_bytes=20_000, window_bytes=60_000)
+CHUNK = LIMITS.chunk_bytes
+ID = bytes(16)
+
+
+def pair() -> tuple[Session, Session]:
+    return Session(ID, limits=LIMITS), Session(ID, limits=LIMITS)
+
+
+def pump(one: Session, other: Session) -> list[bytes]:
+    """All that one side has to say reaches the other; what arrives."""
+    arrived = []
+    while (frame := one.outgoing()) is not None:
+        message = other.receive(frame)
+        if message is not None:
+            arrived.append(bytes(message))
+    return arrived
+
+
+class Conversation(RuleBasedStateMachine):
+    """Two ends, the wire between them, and somebody who cuts it, loses frames and repeats them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = pair()
+        self.codec = Codec(LIMITS.frame_bytes)
+        self.wires: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
+        self.sent: tuple[list[bytes], list[bytes]] = ([], [])
+        self.arrived: tuple[list[bytes], list[bytes]] = ([], [])
+        self.open = [0, 0]
+        self.content: dict[tuple[int, int], bytes] = {}
+        self.count = 0
+
+    @rule(end=st.integers(0, 1), size=st.sampled_from([1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 20_000]))
+    def say(self, end: int, size: int) -> None:
+        self.count += 1
+        message = (self.count.to_bytes(4, "big") * (size // 4 + 1))[:size]
+        try:
+            self.ends[end].send(message)
+        except BacklogError:
+            assert self.ends[end].waiting + size + CHUNK_COST * -(-size // CHUNK) > LIMITS.window_bytes
+        else:
+            self.sent[end].append(message)
+
+    @rule(end=st.integers(0, 1), frames=st.integers(1, 6), room=st.sampled_from([None, 500, CHUNK]))
+    def write(self, end: int, frames: int, room: int | None) -> None:
+        for _ in range(frames):
+            frame = self.ends[end].outgoing(room)
+            if frame is None:
+                return
+            if isinstance(frame, Data):
+                # What is sent again is the same, byte for byte.
+                content = bytes(frame.payload)
+                assert self.content.setdefault((end, frame.seq), content) == content
+            self.wires[end].append(self.codec.encode(frame))
+
+    @precondition(lambda self: any(self.wires))
+    @rule(end=st.integers(0, 1), frames=st.integers(1, 6))
+    def carry(self, end: int, frames: int) -> None:
+        for _ in range(frames):
+            if not self.wires[end]:
+                return
+            self._hand_over(end, self.wires[end].popleft())
+
+    @precondition(lambda self: any(self.wires))
+    @rule(end=st.integers(0, 1))
+    def repeat(self, end: int) -> None:
+        if self.wires[end]:
+            self._hand_over(end, self.wires[end][0])
+
+    @precondition(lambda self: any(self.wires))
+    @rule(end=st.integers(0, 1))
+    def lose(self, end: int) -> None:
+        if self.wires[end]:
+            self.wires[end].popleft()
+
+    @rule(end=st.integers(0, 1))
+    def deal_with(self, end: int) -> None:
+        if self.open[end]:
+            self.ends[end].consumed()
+            self.open[end] -= 1
+
+    @rule()
+    def cut(self) -> None:
+        for wire in self.wires:
+            wire.clear()
+        one, other = self.ends
+        told = one.received, other.received
+        one.resume(told[1])
+        other.resume(told[0])
+
+    def _hand_over(self, sender: int, content: bytes) -> None:
+        end = 1 - sender
+        try:
+            message = self.ends[end].receive(self.codec.decode(content, Data, Ack))
+        except GapError:
+            self.cut()
+            return
+        if message is not None:
+            self.arrived[end].append(bytes(message))
+            self.open[end] += 1
+
+    @invariant()
+    def nothing_comes_twice_or_out_of_order(self) -> None:
+        for end in (0, 1):
+            assert self.arrived[end] == self.sent[1 - end][: len(self.arrived[end])]
+            assert self.ends[end].waiting <= LIMITS.window_bytes
+
+    def teardown(self) -> None:
+        """Once the wire is good, everything arrives."""
+        self.cut()
+        for _ in range(8):
+            for end in (0, 1):
+                for message in pump(self.ends[end], self.ends[1 - end]):
+                    self.arrived[1 - end].append(message)
+                    self.open[1 - end] += 1
+                while self.open[1 - end]:
+                    self.deal_with(1 - end)
+        for end in (0, 1):
+            assert self.arrived[end] == self.sent[1 - end]
+
+
+Conversation.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+TestConversation = Conversation.TestCase
+
+
+def test_a_stream_of_messages_never_fills_the_window_if_they_are_dealt_with() -> None:
+    one, other = pair()
+    for _ in range(50):
+        one.send(bytes(20_000))
+        assert len(pump(one, other)) == 1
+        other.consumed()
+        pump(other, one)
+    assert one.waiting < LIMITS.window_bytes // 2
+
+
+def test_the_window_bounds_what_waits() -> None:
+    one, _ = pair()
+    one.send(bytes(20_000))
+    one.send(bytes(20_000))
+    with pytest.raises(BacklogError, match="window_bytes"):
+        one.send(bytes(20_000))
+    with pytest.raises(BacklogError, match="message_bytes"):
+        one.send(bytes(20_001))
+
+
+def data(seq: int, size: int, length: int, *, ack: int = 0) -> Data:
+    return Data(seq, ack, size, memoryview(bytes(length)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "problem"),
+    [
+        ([data(1, 20_001, CHUNK)], "is announced"),
+        ([data(1, 0, 5)], "goes on with none"),
+        ([data(1, 2 * CHUNK, CHUNK), data(2, 5, 5)], "within another"),
+        ([data(1, 2 * CHUNK, 1)], "neither full nor the end"),
+        ([data(1, 5, 6)], "neither full nor the end"),
+        ([data(1, 5, 0)], "empty"),
+        ([data(1, 5, 5, ack=1)], "acknowledged"),
+        ([data(seq, 1, 1) for seq in range(1, 200)], "more than the window"),
+    ],
+)
+def test_what_would_cost_memory_or_makes_no_sense_ends_the_session(frames: list[Data], problem: str) -> None:
+    _, other = pair()
+
+    def receive_all() -> None:
+        for frame in frames:
+            other.receive(frame)
+
+    with pytest.raises(SessionError, match=problem):
+        receive_all()
+
+
+def test_cuts_do_not_make_room_in_the_window() -> None:
+    """What has arrived and was not dealt with counts, on however many connections it came."""
+    one, other = pair()
+    one.send(bytes(20_000))
+    one.send(bytes(20_000))
+    pump(one, other)
+    one.resume(other.received)
+    with pytest.raises(BacklogError):
+        one.send(bytes(20_000))
+
+
+@pytest.mark.parametrize("received", [0, 3])
+def test_a_side_that_claims_what_cannot_be_is_not_gone_on_with(received: int) -> None:
+    one, other = pair()
+    one.send(b"first")
+    one.send(b"second")
+    pump(one, other)
+    other.consumed()
+    one.receive(Ack(1))
+    with pytest.raises(SessionError, match="possible"):
+        one.resume(received)
+
+
+def test_consuming_needs_a_message() -> None:
+    with pytest.raises(SessionError, match="consumed"):
+        pair()[0].consumed()
+
+
+def test_what_comes_twice_is_dropped_and_acknowledged_again() -> None:
+    one, other = pair()
+    one.send(b"first")
+    frame = one.outgoing()
+    assert isinstance(frame, Data)
+    assert other.receive(frame) == b"first"
+    other.consumed()
+    assert other.outgoing() is None
+    assert other.receive(frame) is None
+    assert other.outgoing() == Ack(1)
+
+
+def test_an_acknowledgement_that_a_cut_took_is_told_again() -> None:
+    one, other = pair()
+    one.send(b"first")
+    pump(one, other)
+    other.consumed()
+    one.resume(other.received)
+    other.resume(one.received)
+    pump(other, one)
+    assert one.waiting == 0
+
+
+def test_what_has_arrived_is_not_kept() -> None:
+    one, other = pair()
+    one.send(bytes(CHUNK))
+    pump(one, other)
+    one.resume(other.received)
+    assert [chunk.content for chunk in one._window] == [None]
+
+
+def test_an_acknowledgement_of_what_was_not_written_yet_is_taken_at_its_word() -> None:
+    one, _ = pair()
+    one.send(b"first")
+    one.send(b"second")
+    one.receive(Ack(1))
+    frame = one.outgoing()
+    assert isinstance(frame, Data)
+    assert frame.seq == 2
+
+
+def test_frames_travel_together_as_plain_msgpack() -> None:
+    codec = Codec(1 << 20)
+    frames = [Data(1, 0, 70_000, memoryview(bytes(70_000))), Ack(7), Data(2, 0, 3, memoryview(b"abc"))]
+    content = codec.encode_together(frames)
+    assert content == b"\x01" + msgspec.msgpack.encode(Batch(frames))
+    assert codec.decode(content, Batch).frames == frames
+    assert codec.encode_together(frames[1:2]) == codec.encode(Ack(7))
+    with pytest.raises(FrameError, match="at most 15"):
+        codec.encode_together([Ack(1)] * 16)
+    with pytest.raises(FrameError, match="malformed"):
+        codec.decode(b"\x01" + msgspec.msgpack.encode(Batch([Ack(1)] * 16)), Batch)
