@@ -79,6 +79,8 @@ def replayed(
                 found.events.append(replace(event, by_server=by_server or event.phase == PUBLISHED))
         elif (streams is None or event.stream in streams) and event.contributors:
             _put_through(simulation, event, recorder, opened_by_clients=protocol.opened_by == "clients")
+        elif streams is not None and event.stream not in streams:
+            found.left_out |= {event.stream}
     simulation.close()
     return found
 

@@ -68,6 +68,7 @@ class Transcript:
         noise_by_clients: each client adds noise to what it sends.
         clients: how many clients there are.
         streams: the public encoding of each stream.
+        left_out: streams whose sums passed and are not here, because nobody asked for them to be replayed.
         events: :class:`Shown` and :class:`Sum`, in order.
     """
 
@@ -75,6 +76,7 @@ class Transcript:
     opened_by: str
     clients: int
     streams: Mapping[str, FixedPoint]
+    left_out: frozenset[str] = frozenset()
     noise_by_clients: bool = False
     events: list[Shown | Sum] = field(default_factory=list, repr=False)
 

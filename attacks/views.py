@@ -35,6 +35,10 @@ class NotInViewError(CodreamError):
     """A probe asked for something that its adversary does not hold under this protocol."""
 
 
+class UnnamedStreamError(CodreamError):
+    """A probe asked for sums that were left out when a round was replayed: a fault of the probe, not of the view."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SeenSum:
     """What an adversary holds of one sum.
@@ -66,6 +70,7 @@ class View:
         clients: how many there are.
         sums: in order.
         arrays: phase and arrays of everything that it was shown, in order.
+        left_out: streams whose sums are not here although they passed, because no probe named them.
     """
 
     protection: str
@@ -73,13 +78,19 @@ class View:
     clients: int
     sums: tuple[SeenSum, ...] = field(repr=False)
     arrays: tuple[tuple[str, Arrays], ...] = field(repr=False)
+    left_out: frozenset[str] = frozenset()
 
     def of(self, stream: str) -> list[SeenSum]:
         """The sums of one stream, in order.
 
         Raises:
             NotInViewError: there are none.
+            UnnamedStreamError: there are, but they were not replayed.
         """
+        if stream in self.left_out:
+            raise UnnamedStreamError(
+                f"sums of {stream!r} were not put through {self.protection!r}: name it in the probe's streams"
+            )
         found = [each for each in self.sums if each.stream == stream]
         if not found:
             raise NotInViewError(f"{self._whose} holds no sums of {stream!r} under {self.protection!r}")
@@ -135,6 +146,7 @@ class ServerView(View):
             protection=transcript.protection,
             opened_by=transcript.opened_by,
             clients=transcript.clients,
+            left_out=transcript.left_out,
             sums=tuple(_seen_by_server(each, transcript, opens=opens) for each in transcript.sums()),
             arrays=_copied(each for each in transcript.events if isinstance(each, Shown) and each.by_server),
         )
@@ -158,6 +170,7 @@ class ClientView(View):
             protection=transcript.protection,
             opened_by=transcript.opened_by,
             clients=transcript.clients,
+            left_out=transcript.left_out,
             own=tuple(sorted(own)),
             sums=tuple(
                 SeenSum(

@@ -101,9 +101,8 @@ def audit_markdown(audit: Mapping[str, Any]) -> str:
     """One row per probe and adversary of an ``audit.json``, one column per method and protection.
 
     Of membership the AUC by LiRA, of the rest its own metric; with the 95 % interval where there is one. Of several
-    seeds their mean. Where nothing but reconstructions was measured, controls stand beside intervals.
+    seeds their mean. Beside it what the same measure gives without an attack, where that is not plain chance.
     """
-    controls = audit.get("victims") == []
     columns = list(dict.fromkeys((row["method"], row["protection"]) for row in audit["rows"]))
     cells: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
     for row in sorted(audit["rows"], key=lambda row: row.get("seed") is None):
@@ -112,7 +111,7 @@ def audit_markdown(audit: Mapping[str, Any]) -> str:
             continue
         who = f"{'active' if row['active'] else 'passive'} {row['adversary']}"
         place = (who, row["probe"].removesuffix(", LiRA"), "AUC" if metric == "AUC" else metric)
-        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row, controls=controls)
+        cells.setdefault(place, {})[row["method"], row["protection"]] = _figure(row)
     shown = [
         [*place, *(found.get(column, "") for column in columns)]
         for place, found in sorted(cells.items())
@@ -125,7 +124,7 @@ _LEFT_OUT = ("advantage", "TPR@1%FPR", "TPR@0.1%FPR", "TNR@1%FNR")
 _UNSEEN = "not in view"
 
 
-def _figure(row: Mapping[str, Any], *, controls: bool = False, places: int = 2) -> str:
+def _figure(row: Mapping[str, Any], *, places: int = 2) -> str:
     if row["value"] is None:
         return _UNSEEN if "view" in row["note"] else "not resolvable"
     metric = row["metric"]
@@ -134,8 +133,8 @@ def _figure(row: Mapping[str, Any], *, controls: bool = False, places: int = 2) 
     beside = []
     if row["low"] is not None:
         beside.append(f"{row['low']:{digits}} to {row['high']:{digits}}")
-    chance = metric == "AUC" or metric.startswith("rank 1 of")
-    if row["control"] is not None and (not beside or (controls and not chance)):
+    chance = metric == "AUC" or metric.startswith(("rank 1 of", "TPR@"))
+    if row["control"] is not None and (not beside or not chance):
         beside.append(f"control {row['control']:{digits}}")
     return f"{text} ({'; '.join(beside)})" if beside else text
 

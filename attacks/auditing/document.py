@@ -56,7 +56,7 @@ def document(
         "seconds": sum(each.seconds for each in findings.values()),
         "rows": [row.to_json() for row in over_seeds({seed: each.rows for seed, each in findings.items()})],
         "checks": [check.to_json() for check in checks],
-        "victims": first.victims,
+        "victims": mean_victims([each.victims for each in findings.values()]),
         "rocs": first.rocs,
         "pictures": first.pictures,
         "dreams": first.dreams,
@@ -69,7 +69,8 @@ def document(
 def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
     """One seed's rows as they are; of several, the means of rows that all have, and then every seed's own.
 
-    A mean has the interval that Student's t gives over seeds, whose pools, memberships and federations are new.
+    Memberships and federations of every seed are new, and its pool is drawn anew from the same data set: intervals are
+    over seeds of these data, not over data sets.
     """
     seeded = {seed: [replace(row, seed=seed) for row in own] for seed, own in rows.items()}
     each = [row for own in seeded.values() for row in own]
@@ -83,25 +84,46 @@ def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
 
 
 def _mean(rows: Sequence[Row]) -> Row:
-    """The mean of rows that every seed has."""
+    """The mean of rows that every seed has.
+
+    A few seeds may agree by luck, or because a share has reached its end. So the interval is never narrower than
+    the mean of independent figures, each with its own seed's interval, would have.
+    """
     values = [row.value for row in rows if row.value is not None]
     if len(values) < len(rows):
         return replace(next(row for row in rows if row.value is None), seed=None)
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    below = math.hypot(*(value - row.low for value, row in zip(values, rows, strict=True) if row.low is not None))
+    above = math.hypot(*(row.high - value for value, row in zip(values, rows, strict=True) if row.high is not None))
     lowest, highest = (0.0, 1.0) if _is_share(rows[0].metric) else (-math.inf, math.inf)
     controls = [row.control for row in rows if row.control is not None]
-    note = f"mean of {len(values)} seeds, standard deviation {spread:.3g}; interval by Student's t"
+    note = (
+        f"mean of {len(values)} seeds, standard deviation {spread:.3g}; interval by Student's t over seeds, or of the "
+        "mean of their own intervals where that is wider"
+    )
     return replace(
         rows[0],
         value=mean,
-        low=max(lowest, mean - reach),
-        high=min(highest, mean + reach),
+        low=max(lowest, mean - max(reach, below / len(values))),
+        high=min(highest, mean + max(reach, above / len(values))),
         control=float(np.mean(controls)) if len(controls) == len(rows) else None,
         n=sum(row.n for row in rows),
         seed=None,
         note=note,
     )
+
+
+def mean_victims(victims: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Victims' accuracies over seeds: the mean of means, and of their standard deviations over federations."""
+    found = []
+    for same in zip(*victims, strict=True):
+        means = {
+            key: [float(np.mean([each[key][part] for each in same])) for part in (0, 1)]
+            for key in ("train_accuracy", "test_accuracy")
+        }
+        found.append({**same[0], **means, "trials": sum(each["trials"] for each in same)})
+    return found
 
 
 def _is_share(metric: str) -> bool:

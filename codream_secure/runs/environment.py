@@ -18,7 +18,7 @@ def describe_environment(device: torch.device, *, threads: int) -> dict[str, Any
     """Versions, commit and hardware of a run on ``device`` with that many torch threads, as plain values."""
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": threads,

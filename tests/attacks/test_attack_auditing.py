@@ -12,7 +12,7 @@ import torch
 
 from attacks.auditing.arms import Claim, arms_of
 from attacks.auditing.checks import blind_check, duplicates_check, learnt_check, matched_check, references_check
-from attacks.auditing.document import document, over_seeds
+from attacks.auditing.document import document, mean_victims, over_seeds
 from attacks.auditing.findings import Findings
 from attacks.auditing.observe import Observation
 from attacks.auditing.plan import Plan, Size, make_plan, public_side
@@ -112,6 +112,25 @@ def test_several_seeds_give_a_mean_with_students_interval_and_their_own_rows() -
     assert mean.high == pytest.approx(0.6 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert [each.seed for each in own] == [0, 1, 2]
     assert over_seeds({4: [row(0.5)]}) == [replace(row(0.5), seed=4)]
+
+
+def test_seeds_that_agree_by_luck_do_not_make_an_interval_that_they_have_not() -> None:
+    each = replace(row(1.0), metric="rank 1 of 100", low=0.4, high=1.0)
+    mean, *_ = over_seeds({0: [each], 1: [each], 2: [each]})
+    assert (mean.value, mean.high) == (1.0, 1.0)
+    assert mean.low == pytest.approx(1 - 0.6 * 3**0.5 / 3)
+
+
+def test_victims_are_those_of_all_seeds() -> None:
+    one = {"method": "fedavg", "train_accuracy": [0.9, 0.1], "test_accuracy": [0.8, 0.0], "trials": 6}
+    other = {"method": "fedavg", "train_accuracy": [1.0, 0.0], "test_accuracy": [0.6, 0.2], "trials": 6}
+    (found,) = mean_victims([[one], [other]])
+    assert found == {
+        "method": "fedavg",
+        "train_accuracy": pytest.approx([0.95, 0.05]),
+        "test_accuracy": pytest.approx([0.7, 0.1]),
+        "trials": 12,
+    }
 
 
 def test_one_failed_check_makes_the_whole_audit_invalid() -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from attacks.laboratory import record_round, replayed
 from attacks.transcript import Transcript
-from attacks.views import ClientView, NotInViewError, PublicView, ServerView, view_of
+from attacks.views import ClientView, NotInViewError, PublicView, ServerView, UnnamedStreamError, view_of
 from codream_secure.config import make_config
 from codream_secure.data import load_source
 from codream_secure.federation import Federation
@@ -114,6 +114,18 @@ def test_the_search_for_hidden_values_finds_them_where_they_are(codream: tuple[M
     _, transcript = codream
     (first, *_) = transcript.sums("soft_labels")
     assert all(holds(ServerView.of_transcript(transcript), vector) for vector in first.entered.values())
+
+
+def test_sums_that_no_probe_named_are_no_matter_of_views(codream: tuple[Method, Transcript]) -> None:
+    """Else a probe that forgets to name them would be reported as one that has nothing to look at."""
+    method, recorded = codream
+    transcript = replayed(recorded, method, "masked", streams=("soft_labels",))
+    for view in (ServerView.of_transcript(transcript), ClientView.of_transcript(transcript, [0])):
+        assert view.of("soft_labels")
+        with pytest.raises(UnnamedStreamError, match="name it in the probe's streams"):
+            view.means("dream_updates")
+        with pytest.raises(NotInViewError):
+            view.of("weights")
 
 
 def test_single_masked_messages_are_uniform(codream: tuple[Method, Transcript]) -> None:
