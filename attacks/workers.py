@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -45,10 +46,14 @@ def in_workers(task: Task[T], numbers: Iterable[int], *, workers: int) -> Iterat
             for number in wanted:
                 yield number, task(number, lambda: False)
         return
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     stop = context.Event()
     executor = ProcessPoolExecutor(
-        max_workers=min(workers, len(wanted)), mp_context=context, initializer=_begin, initargs=(task, stop)
+        max_workers=min(workers, len(wanted)),
+        mp_context=context,
+        initializer=_begin,
+        # As bytes: by itself, every tensor would go as an open file of its own.
+        initargs=(pickle.dumps(task), stop),
     )
     try:
         futures: dict[Future[T], int] = {executor.submit(_do, number): number for number in wanted}
@@ -58,6 +63,21 @@ def in_workers(task: Task[T], numbers: Iterable[int], *, workers: int) -> Iterat
         # Also after an error or Ctrl-C, which workers ignore: they look at the event.
         stop.set()
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """How processes start: as forks of one that has done nothing but the imports, which take seconds.
+
+    An audit starts workers for every stage. Where the system cannot fork, each imports anew.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED_ONCE)
+    return context
+
+
+_IMPORTED_ONCE = ["attacks.shadows.train", "attacks.auditing.trial_task"]
 
 
 @contextmanager
@@ -75,10 +95,10 @@ _worker: list[Any] = []
 """A worker's task and the event that stops it."""
 
 
-def _begin(task: Task[Any], stop: Any) -> None:
+def _begin(task: bytes, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _worker[:] = [task, stop]
+    _worker[:] = [pickle.loads(task), stop]  # noqa: S301 - from the process that started this one
 
 
 def _do(number: int) -> Any:

@@ -3,7 +3,7 @@
     python -m attacks.shadows.bench --method codream --trials 16
 
 Wall-clock time means something only where nothing else wants the cores; processor time of one process does nearly
-always, and is printed beside it. Processes of workers include their start, about five seconds.
+always, and is printed beside it. Processes of workers include their start, some five seconds of imports.
 """
 
 from __future__ import annotations
