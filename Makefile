@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 OUT := runs/demo
 
 .NOTPARALLEL:
-.PHONY: demo deploy-demo test test-slow lint clean
+.PHONY: demo deploy-demo test test-deployment test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m codream_secure demo --out $(OUT)
@@ -22,6 +22,10 @@ deploy-demo: $(VENV)/.installed-flower
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# Tests of deployments need Flower and gRPC, and are passed over by the default suite without them.
+test-deployment: $(VENV)/.installed-test $(VENV)/.installed-flower
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/flower tests/deployment tests/deployment_codream tests/bench
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow
