@@ -1,18 +1,8 @@
-"""Run the example as a deployment on this machine: a SuperLink and four SuperNodes, each a process, on loopback.
-
-No network is needed, and Flower's reports and update checks are off. Usage: ``python run_local.py FOLDER [ROUNDS]``
-"""
+"""Run the example as a deployment on this machine, with four SuperNodes: ``python run_local.py FOLDER [ROUNDS]``."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from make_keys import make_keys
@@ -20,6 +10,10 @@ from make_keys import make_keys
 from codream_secure.deployment.passphrase import VARIABLE
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from local_flower import LocalFlower  # noqa: E402 - it lies beside the examples
+
 NODES = 4
 PATIENCE_S = 900
 
@@ -27,116 +21,25 @@ PATIENCE_S = 900
 def main(folder: Path, rounds: int = 2) -> int:
     """Run it; the final arrays are in ``folder/final.npz``, logs beside them. The exit status."""
     folder = folder.resolve()
-    passphrases = make_keys(folder / "keys", NODES)
-    environment = _environment(folder)
-    link, *ports = _free_ports(NODES + 1)
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        # Without the switch the SuperLink would call `uv sync` for the app's dependencies, which needs a network.
-        command = ["flower-superlink", "--insecure", "--port", str(link), "--disable-runtime-dependency-installation"]
-        processes.append(_start(command, folder / "superlink.log", environment))
-        for number, (port, passphrase) in enumerate(zip(ports, passphrases, strict=True)):
-            command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}", "--port", str(port)]
-            command += ["--node-config", _node_config(folder, number)]
-            # A SuperNode has the passphrase of its own key, and of no other.
-            own = {**environment, VARIABLE: passphrase}
-            processes.append(_start(command, folder / f"supernode-{number}.log", own))
-        return _run(folder, rounds, link, environment)
-    finally:
-        _stop(processes)
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    home = folder / "flwr"
-    home.mkdir()
-    binaries = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # SuperLink and SuperNodes start further processes by name.
-        "PATH": binaries + os.pathsep + os.environ.get("PATH", ""),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def _node_config(folder: Path, number: int) -> str:
-    """What a SuperNode knows of its own: which part of the data it has, and who it is."""
     keys = folder / "keys"
-    return " ".join(
-        [
-            f"partition-id={number}",
-            f"num-partitions={NODES}",
-            f'key="{keys / f"node-{number}.key"}"',
-            f'roster="{keys / "roster.toml"}"',
-            f'state="{folder / f"state-{number}"}"',
-        ]
-    )
-
-
-def _run(folder: Path, rounds: int, link: int, environment: dict[str, str]) -> int:
-    """Hand the app to the SuperLink and wait until the run is over."""
-    config = f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
-    (folder / "flwr" / "config.toml").write_text(config)
-    _wait_for(link)
-    settings = f'num-server-rounds={rounds} roster="{folder / "keys" / "roster.toml"}" out="{folder / "final.npz"}"'
-    command = ["flwr", "run", str(HERE), "here", "--format", "json", "--run-config", settings]
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    if started.returncode or not json.loads(started.stdout).get("success"):
-        print(started.stdout + started.stderr, file=sys.stderr)
-        return 1
-    run = json.loads(started.stdout)["run-id"]
-    begun = time.monotonic()
-    while time.monotonic() - begun < PATIENCE_S:
-        command = ["flwr", "list", "here", "--run-id", run, "--format", "json"]
-        listed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        status = "" if listed.returncode else json.loads(listed.stdout)["runs"][0]["status"]
-        if status.startswith("finished"):
-            print(f"{status} after {time.monotonic() - begun:.0f} s")
-            return 0 if status == "finished:completed" else 1
-        time.sleep(3)
-    print(f"the run is not over after {PATIENCE_S} s", file=sys.stderr)
-    return 1
-
-
-def _start(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with log.open("wb") as stream:
-        return subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True, cwd=log.parent
-        )
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End SuperNodes and SuperLink, each with whatever it has started."""
-    for process in reversed(processes):
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=30)
-        # Processes that they started are of the same group.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _wait_for(port: int) -> None:
-    begun = time.monotonic()
-    while time.monotonic() - begun < 120:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise SystemExit("the SuperLink did not start: see superlink.log")
+    passphrases = make_keys(keys, NODES)
+    with LocalFlower(folder) as flower:
+        for number, passphrase in enumerate(passphrases):
+            config: dict[str, object] = {
+                "partition-id": number,
+                "num-partitions": NODES,
+                "key": keys / f"node-{number}.key",
+                "roster": keys / "roster.toml",
+                "state": folder / f"state-{number}",
+            }
+            # A SuperNode has the passphrase of its own key, and of no other.
+            flower.add_node(config, **{VARIABLE: passphrase})
+        settings: dict[str, object] = {
+            "num-server-rounds": rounds,
+            "roster": keys / "roster.toml",
+            "out": folder / "final.npz",
+        }
+        return flower.run(HERE, settings, patience_s=PATIENCE_S)
 
 
 if __name__ == "__main__":
