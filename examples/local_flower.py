@@ -220,7 +220,7 @@ class LocalFlower:
         for process in Path("/proc").glob("[0-9]*"):
             # It may end meanwhile, or be somebody else's.
             with contextlib.suppress(OSError):
-                if marker in (process / "environ").read_bytes().split(b"\0"):
+                if marker in (process / "environ").read_bytes().split(b"\0") and int(process.name) != os.getpid():
                     found.append(int(process.name))
         return found
 
