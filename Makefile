@@ -1,6 +1,6 @@
 # Two commands need nothing but Python 3.11 (on Debian and Ubuntu also its venv package) and git:
 #   make demo    sets up, trains CoDream beside its baselines on embedded real data, and audits what leaks
-#   make deploy-demo   the same across processes, with keys, certificates and masked sums
+#   make deploy-demo   the same across processes that Flower starts, with keys, TLS and masked sums
 #   make test    sets up and runs the default test suite
 # Where torch should come from elsewhere than the default index (a CPU-only build on Linux, say), tell pip:
 #   PIP_EXTRA_INDEX_URL=... make demo
@@ -9,6 +9,7 @@ PYTHON := $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := runs/demo
+DEPLOY_OUT := runs/deploy_demo/$(shell date +%Y%m%d-%H%M%S)
 
 .NOTPARALLEL:
 .PHONY: demo deploy-demo test test-deployment test-slow lint clean
@@ -18,7 +19,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m codream_secure audit --quick --out $(OUT)/audit
 
 deploy-demo: $(VENV)/.installed-flower
-	$(BIN)/python -m codream_secure deploy demo
+	$(BIN)/python examples/flower_codream/run_local.py $(DEPLOY_OUT)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

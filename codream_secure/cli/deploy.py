@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codream_secure.cli.tables import plain_table, show
+from codream_secure.cli.tables import percent, show_deployment
 
 if TYPE_CHECKING:
     from codream_secure.deployment.training import TrainingTerms
@@ -59,7 +59,7 @@ def deploy_server(
             print(json.dumps(row), flush=True)
             return
         who = ", ".join(map(str, row["contributors"]))
-        print(f"round {row['round']}: accuracy {_percent(row.get('test_accuracy'))}, members {who}", flush=True)
+        print(f"round {row['round']}: accuracy {percent(row.get('test_accuracy'))}, members {who}", flush=True)
 
     coordinator = Coordinator(
         training,
@@ -126,7 +126,7 @@ def deploy_client(
         if as_json:
             print(json.dumps({"round": number, "test_accuracy": accuracy}), flush=True)
         else:
-            print(f"round {number}: own accuracy {_percent(accuracy)}", flush=True)
+            print(f"round {number}: own accuracy {percent(accuracy)}", flush=True)
 
     Learner(
         training,
@@ -149,11 +149,7 @@ def deploy_demo(
     """A server and four clients as processes on this machine: digits, masked sums, two rounds."""
     from codream_secure.deployment.demo import run_demo
 
-    rows = run_demo(folder)
-    members = range(len(rows[-1]["client_test_accuracy"]))
-    cells = [(str(row["round"]), *map(_percent, (row["test_accuracy"], *row["client_test_accuracy"]))) for row in rows]
-    show(plain_table(("round", "all", *(f"member {number}" for number in members)), cells))
-    print("Test accuracy: of all clients together, as the server learns it from a sum, and each client's own.")
+    show_deployment(run_demo(folder))
 
 
 def _begin(config: Path, overrides: list[str] | None, verbose: bool) -> TrainingTerms:
@@ -171,7 +167,3 @@ def _begin(config: Path, overrides: list[str] | None, verbose: bool) -> Training
     training = load_training(config, overrides or ())
     torch.set_num_threads(training.config.run.threads)
     return training
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:.1f} %"

@@ -105,6 +105,19 @@ def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table
     return table
 
 
+def show_deployment(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the accuracies of :func:`codream_secure.deployment.demo.run_demo`, and what they are."""
+    members = range(len(rows[-1]["client_test_accuracy"])) if rows else ()
+    cells = [(str(row["round"]), *map(percent, (row["test_accuracy"], *row["client_test_accuracy"]))) for row in rows]
+    show(plain_table(("round", "all", *(f"member {number}" for number in members)), cells))
+    print("Test accuracy: of all clients together, as the server learns it from a sum, and each client's own.")
+
+
+def percent(value: float | None) -> str:
+    """A share with one decimal, such as ``92.3 %``."""
+    return "not measured" if value is None else f"{100 * value:.1f} %"
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested values as rows of a dotted name and a text; numbers to four figures."""
     rows = []

@@ -40,7 +40,7 @@ _LOOK_S = 0.2
 
 
 class DemoError(CodreamError):
-    """A process of the demonstration ended before its time."""
+    """A process of the demonstration ended before its time, or left nothing."""
 
 
 def run_demo(folder: Path | None = None, *, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
@@ -148,23 +148,36 @@ def _run(folder: Path, training: TrainingTerms, say: Callable[[str], None]) -> l
             _check(supervisor)
             time.sleep(_LOOK_S)
         _check(supervisor)
+    return accuracies(folder, len(clients))
+
+
+def accuracies(folder: Path, clients: int) -> list[dict[str, Any]]:
+    """What a deployment in a folder that :func:`prepare` filled has written, as :func:`run_demo` returns it.
+
+    Raises:
+        DemoError: a party has written nothing.
+    """
     rows = _rows(folder / "server")
-    own = {
-        number: {row["round"]: row.get("test_accuracy") for row in _rows(folder / f"client{number}")}
-        for number in clients
-    }
+    own = [
+        {row["round"]: row.get("test_accuracy") for row in _rows(folder / f"client{number}")}
+        for number in range(clients)
+    ]
     return [
         {
             "round": row["round"],
             "test_accuracy": row.get("test_accuracy"),
-            "client_test_accuracy": [own[number].get(row["round"]) for number in clients],
+            "client_test_accuracy": [accuracy.get(row["round"]) for accuracy in own],
         }
         for row in rows
     ]
 
 
 def _rows(state: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
+    try:
+        lines = (state / "metrics.jsonl").read_text().splitlines()
+    except OSError as error:
+        raise DemoError(f"no rounds in {str(state)!r} ({error.strerror}): the deployment did not finish one") from None
+    return [json.loads(line) for line in lines]
 
 
 def _first_line(supervisor: Supervisor, process: subprocess.Popen[str]) -> dict[str, Any]:

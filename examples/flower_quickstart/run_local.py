@@ -12,7 +12,7 @@ from codream_secure.deployment.passphrase import VARIABLE
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 
-from local_flower import LocalFlower  # noqa: E402 - it lies beside the examples
+from local_flower import LocalFlower, LocalFlowerError  # noqa: E402 - it lies beside the examples
 
 NODES = 4
 PATIENCE_S = 900
@@ -43,4 +43,10 @@ def main(folder: Path, rounds: int = 2) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 2))
+    try:
+        sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 2))
+    except KeyboardInterrupt:
+        print("interrupted; all processes have ended", file=sys.stderr)
+        sys.exit(130)
+    except LocalFlowerError as error:
+        sys.exit(f"error: {error}")
