@@ -153,6 +153,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
         training, roster = make_training(TERMS), next_roster(None, publics).roster()
         make_certificates(folder / "tls", ["client"])
         tls = load(folder / "tls", "client")
+        for name in ("client", "server"):
+            # From the middle of the key: what it begins with is the same in all of them.
+            found.secrets.append(base64.b64decode((folder / "tls" / f"{name}.key").read_text().splitlines()[2]))
         metrics = Metrics()
         status = stack.enter_context(StatusServer("0", metrics))
         coordinator = Coordinator(
