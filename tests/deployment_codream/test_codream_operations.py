@@ -139,9 +139,13 @@ def knock(address: str, tls: Any) -> None:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    return watch(tmp_path_factory.mktemp("operations"), CLIENTS, join=60)
+
+
+def watch(folder: Path, present: int, *, join: float) -> Watched:
+    """Run a round with so many of the clients."""
     pytest.importorskip("grpc")
     pytest.importorskip("prometheus_client")
-    folder: Path = tmp_path_factory.mktemp("operations")
     found = Watched()
     with json_lines() as stream, noted(found.secrets), contextlib.ExitStack() as stack:
         publics = []
@@ -164,7 +168,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
             roster=roster,
             tls=load(folder / "tls", "server"),
             state=folder / "server",
-            waits=Waits(join=60),
+            waits=Waits(join=join),
             monitor=metrics,
             observe=lambda *_: found.during or found.during.update(numbers(get(status.address, "/metrics")[1])),
         )
@@ -191,7 +195,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
             except BaseException as error:
                 failures.append(error)
 
-        threads = [threading.Thread(target=learn, args=(number,), daemon=True) for number in range(CLIENTS)]
+        threads = [threading.Thread(target=learn, args=(number,), daemon=True) for number in range(present)]
         for thread in threads:
             thread.start()
         coordinator.run()
@@ -262,3 +266,11 @@ def test_numbers_are_of_the_moment(watched: Watched) -> None:
     assert (found["codream_round"], found["codream_rounds_finished"]) == (1, 0)
     assert found["codream_members_present"] == CLIENTS
     assert found["codream_down_bytes_total"] < watched.numbers["codream_down_bytes_total"]
+
+
+def test_who_is_missing_is_counted_by_phase(tmp_path: Path) -> None:
+    found = watch(tmp_path, CLIENTS - 1, join=0.1).numbers
+    phases = ("advertise", "share", "collect", "vote", "open")
+    missing = {phase: found[f'codream_dropouts_total{{phase="{phase}"}}'] for phase in phases}
+    assert missing == {"advertise": 1, "share": 0, "collect": 0, "vote": 0, "open": 0}
+    assert found["codream_rounds_finished"] == 1
