@@ -62,6 +62,16 @@ class Block:
         ]
 
 
+def means_of_seeds(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those of single seeds that have a mean over all: what words are about."""
+
+    def place(row: Row) -> tuple[Any, ...]:
+        return tuple(row[key] for key in ("method", "protection", "adversary", "active", "probe", "metric"))
+
+    pooled = {place(row) for row in rows if row["seed"] is None}
+    return [row for row in rows if row["seed"] is None or place(row) not in pooled]
+
+
 def arrange(rows: Sequence[Row]) -> list[Block]:
     """Blocks in the order of first appearance, each adversary passive before active; victims by method."""
     order = list(dict.fromkeys(row["adversary"] for row in rows))

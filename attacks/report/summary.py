@@ -8,7 +8,7 @@ from typing import Any
 
 from attacks.report.comparison import BASELINE, compare, strongest
 from attacks.report.findings import Finding, finding
-from attacks.report.matrix import Block, Row, Victim, arrange
+from attacks.report.matrix import Block, Row, Victim, arrange, means_of_seeds
 from attacks.report.numbers import adversary, figure, interval, measured, who
 from codream_secure.privacy.statement import PrivacyStatement
 
@@ -65,12 +65,13 @@ def summarise(audit: Mapping[str, Any]) -> list[str]:
 
 def sections(audit: Mapping[str, Any]) -> list[Section]:
     """What each adversary tells, the strongest probes, methods beside FedAvg, and how to read it; epsilon apart."""
-    blocks = arrange(audit["rows"])
+    rows = means_of_seeds(audit["rows"])
+    blocks = arrange(rows)
     found = [
         *(Section(title=_capital(block.title), sentences=_of_block(block)) for block in blocks),
         Section(title="Strongest probes", sentences=_strongest(blocks)),
         Section(title=f"Beside {BASELINE}", sentences=compare(blocks, audit["victims"])),
-        Section(title="How to read this", sentences=[*_luck(audit["rows"]), _CLOSING]),
+        Section(title="How to read this", sentences=[*_luck(rows), _CLOSING]),
     ]
     return [section for section in found if section.sentences]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attacks.report.findings import Finding, finding
-from attacks.report.matrix import Grid, Line, Row, Victim, arrange
+from attacks.report.matrix import Grid, Line, Row, Victim, arrange, means_of_seeds
 from attacks.report.numbers import figure, interval
 from attacks.report.summary import epsilon_sentence, sections, verdict
 
@@ -52,7 +52,7 @@ def audit_tables(
     valid, sentence = verdict(audit)
     shown = [row for row in audit["rows"] if row["metric"] not in left_out]
     parts: list[RenderableType] = [_verdict(valid, sentence)]
-    for block in arrange(shown):
+    for block in arrange(means_of_seeds(shown)):
         parts.append(Text(f"{block.title[:1].upper()}{block.title[1:]}", style="bold"))
         parts += [part for grid in block.grids for table in _tables(grid, width=width) for part in (table, Text())]
     if shown:

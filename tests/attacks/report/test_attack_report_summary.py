@@ -112,6 +112,14 @@ def test_seeds_are_counted_and_not_pooled(audit: Audit, row: MakeRow) -> None:
     assert "AUC 0.520 to 0.600 over 3 seeds, so in 2 of them" in text
 
 
+def test_a_mean_over_seeds_is_no_further_seed(audit: Audit, row: MakeRow) -> None:
+    single = [row(seed=seed, value=value) for seed, value in enumerate((0.6, 0.52, 0.58))]
+    mean = row(seed=None, value=0.567, low=0.53, high=0.61, n=2400)
+    text = sentence(audit | {"rows": [mean, *single]}, "Passive server: Above chance")
+    assert "AUC 0.567 (0.530 to 0.610, n = 2400)" in text
+    assert "seeds" not in text
+
+
 def test_strongest_probes_keep_passive_and_active_apart(audit: Audit) -> None:
     text = sentence(audit, "Strongest probes: Membership against codream")
     assert re.search(r"public, .*AUC 0\.567.*; active server, .*AUC 0\.724", text)
