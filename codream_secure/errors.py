@@ -42,6 +42,10 @@ class CheckpointError(CodreamError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 
 
+class StorageError(CodreamError):
+    """The disk takes no more, or fails; what was written before is whole."""
+
+
 class PrivacyError(CodreamError):
     """A claim of differential privacy cannot be made as asked, or a release cannot be accounted for."""
 

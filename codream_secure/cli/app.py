@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from codream_secure.cli.deploy import deploy_app
+from codream_secure.cli.exits import EXIT_INTERRUPTED, SaidExit, exit_code
 from codream_secure.cli.keys import keys_app
 from codream_secure.cli.privacy import announce, dp_app
 from codream_secure.cli.progress import Watch
@@ -27,10 +28,8 @@ from codream_secure.cli.sums import protocols_app
 from codream_secure.cli.tables import comparison_table, flat, plain_table, show, size
 from codream_secure.cli.tradeoff import tradeoff
 from codream_secure.config import Config, load_config
-from codream_secure.errors import CodreamError, ConfigError, DataError, NumericalError
+from codream_secure.errors import CodreamError, ConfigError
 from protocols import ProtocolError
-
-EXIT_USAGE, EXIT_DATA, EXIT_NUMERICAL, EXIT_INTERRUPTED = 2, 3, 4, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +69,9 @@ def guarded(command: Callable[[], object]) -> None:
     except (CodreamError, ProtocolError) as error:
         message = Text.assemble(("error: ", "bold red"), str(error))
         Console(stderr=True, highlight=False).print(message, soft_wrap=True)
-        sys.exit(_exit_code(error))
+        sys.exit(exit_code(error))
+    except SaidExit:
+        raise
     except (KeyboardInterrupt, SystemExit) as stop:
         # typer turns an interrupt within a command into a silent exit.
         if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
@@ -78,14 +79,6 @@ def guarded(command: Callable[[], object]) -> None:
         hint = "with --out or --state, the same command goes on from there (train: with --resume)"
         print(f"interrupted; {hint}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-
-
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, DataError):
-        return EXIT_DATA
-    if isinstance(error, NumericalError):
-        return EXIT_NUMERICAL
-    return EXIT_USAGE
 
 
 def _read(path: Path, overrides: list[str] | None, device: str | None = None) -> Config:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codream_secure.cli.exits import logged_end
 from codream_secure.cli.tables import percent, show_deployment
+from codream_secure.deployment.logs import LogFormat, start_logging
 
 if TYPE_CHECKING:
     from codream_secure.deployment.training import TrainingTerms
@@ -25,6 +27,7 @@ TlsFolder = Annotated[Path, typer.Option("--tls", file_okay=False, help="Folder 
 State = Annotated[Path, typer.Option("--state", file_okay=False, help="This party's own folder; gone on from.")]
 Digest = Annotated[str | None, typer.Option("--digest", help="Of the roster, as it was compared: 64 hex digits.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+LogForm = Annotated[LogFormat, typer.Option("--log-format", help="Of what goes to standard error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Also say who connects and which rounds begin.")]
 
 
@@ -42,41 +45,52 @@ def deploy_server(
     answer: Annotated[float, typer.Option("--answer", help="Seconds to wait for what takes no training.")] = 60.0,
     reconnect: Annotated[float, typer.Option("--reconnect", help="Seconds to wait for a line that is cut.")] = 15.0,
     patience: Annotated[float, typer.Option("--patience", help="Seconds for a round that breaks off.")] = 3600.0,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="HOST:PORT for /metrics and /healthz; PORT alone is on loopback.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
+    log_format: LogForm = LogFormat.TEXT,
 ) -> None:
     """Run the server: it sums and dreams with the clients, and has no image."""
     from codream_secure.deployment.coordinator import Coordinator, Waits
+    from codream_secure.deployment.metrics import Metrics
     from codream_secure.deployment.roster import load_roster
+    from codream_secure.deployment.status_server import StatusServer
     from codream_secure.deployment.streams.certificates import load
 
-    training = _begin(config, overrides, verbose)
-    waits = Waits(join=join, train=train, answer=answer, reconnect=reconnect, patience=patience)
+    with _logged(log_format, verbose):
+        training = _begin(config, overrides)
+        waits = Waits(join=join, train=train, answer=answer, reconnect=reconnect, patience=patience)
 
-    def on_round(row: dict[str, Any]) -> None:
-        if as_json:
-            print(json.dumps(row), flush=True)
-            return
-        who = ", ".join(map(str, row["contributors"]))
-        print(f"round {row['round']}: accuracy {percent(row.get('test_accuracy'))}, members {who}", flush=True)
+        def on_round(row: dict[str, Any]) -> None:
+            if as_json:
+                print(json.dumps(row), flush=True)
+                return
+            who = ", ".join(map(str, row["contributors"]))
+            print(f"round {row['round']}: accuracy {percent(row.get('test_accuracy'))}, members {who}", flush=True)
 
-    coordinator = Coordinator(
-        training,
-        address=listen,
-        roster=load_roster(roster, digest=digest),
-        tls=load(tls, tls_name),
-        state=state,
-        waits=waits,
-        on_round=on_round,
-    )
-    try:
-        host = listen.rpartition(":")[0]
-        said = f"listening on {host}:{coordinator.port}"
-        print(json.dumps({"listening": f"{host}:{coordinator.port}"}) if as_json else said, flush=True)
-        coordinator.run()
-    finally:
-        coordinator.close()
+        with contextlib.ExitStack() as stack:
+            said, monitor = {}, None
+            if metrics is not None:
+                monitor = Metrics()
+                said["metrics"] = stack.enter_context(StatusServer(metrics, monitor)).address
+            coordinator = Coordinator(
+                training,
+                address=listen,
+                roster=load_roster(roster, digest=digest),
+                tls=load(tls, tls_name),
+                state=state,
+                waits=waits,
+                on_round=on_round,
+                monitor=monitor,
+            )
+            stack.callback(coordinator.close)
+            said = {"listening": f"{listen.rpartition(':')[0]}:{coordinator.port}", **said}
+            text = ", ".join(f"{name} on {address}" for name, address in said.items())
+            print(json.dumps(said) if as_json else text, flush=True)
+            coordinator.run()
 
 
 @deploy_app.command("client")
@@ -102,6 +116,7 @@ def deploy_client(
     overrides: Overrides = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
+    log_format: LogForm = LogFormat.TEXT,
 ) -> None:
     """Run one client on its own images."""
     from codream_secure.deployment.client_data import load_client_data
@@ -112,32 +127,33 @@ def deploy_client(
     from codream_secure.deployment.streams import Backoff
     from codream_secure.deployment.streams.certificates import load
 
-    training = _begin(config, overrides, verbose)
-    people = load_roster(roster, digest=digest)
-    certificate = load(tls, tls_name)
-    check_key_file(key)
-    passphrase = find_passphrase(passphrase_file)
-    try:
-        identity = load_identity(key, passphrase=passphrase)
-    finally:
-        passphrase.wipe()
+    with _logged(log_format, verbose):
+        training = _begin(config, overrides)
+        people = load_roster(roster, digest=digest)
+        certificate = load(tls, tls_name)
+        check_key_file(key)
+        passphrase = find_passphrase(passphrase_file)
+        try:
+            identity = load_identity(key, passphrase=passphrase)
+        finally:
+            passphrase.wipe()
 
-    def on_round(number: int, accuracy: float | None) -> None:
-        if as_json:
-            print(json.dumps({"round": number, "test_accuracy": accuracy}), flush=True)
-        else:
-            print(f"round {number}: own accuracy {percent(accuracy)}", flush=True)
+        def on_round(number: int, accuracy: float | None) -> None:
+            if as_json:
+                print(json.dumps({"round": number, "test_accuracy": accuracy}), flush=True)
+            else:
+                print(f"round {number}: own accuracy {percent(accuracy)}", flush=True)
 
-    Learner(
-        training,
-        member,
-        data=load_client_data(data, training, part=part),
-        connection=Connection(
-            address=server, identity=identity, roster=people, tls=certificate, backoff=Backoff(patience_s=patience)
-        ),
-        state=state,
-        on_round=on_round,
-    ).run()
+        Learner(
+            training,
+            member,
+            data=load_client_data(data, training, part=part),
+            connection=Connection(
+                address=server, identity=identity, roster=people, tls=certificate, backoff=Backoff(patience_s=patience)
+            ),
+            state=state,
+            on_round=on_round,
+        ).run()
 
 
 @deploy_app.command("demo")
@@ -152,18 +168,20 @@ def deploy_demo(
     show_deployment(run_demo(folder))
 
 
-def _begin(config: Path, overrides: list[str] | None, verbose: bool) -> TrainingTerms:
+@contextlib.contextmanager
+def _logged(log_format: LogFormat, verbose: bool) -> Iterator[None]:
+    """What is said from here on goes to standard error in this form, the last word of all included."""
+    start_logging(log_format, verbose=verbose)
+    with logged_end() if log_format is LogFormat.JSON else contextlib.nullcontext():
+        yield
+
+
+def _begin(config: Path, overrides: list[str] | None) -> TrainingTerms:
     """The terms of training; this process computes with as many threads as they say."""
     import torch
 
     from codream_secure.deployment.training import load_training
 
-    # This package's own words only: libraries configure and use the root logger as they please.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("codream_secure")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     training = load_training(config, overrides or ())
     torch.set_num_threads(training.config.run.threads)
     return training

@@ -19,8 +19,10 @@ from typing import Any
 from codream_secure.deployment.accuracy import is_measured, pooled_accuracy
 from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, ROUND, Heading
 from codream_secure.deployment.journal import Journal
-from codream_secure.deployment.server_channel import ServerChannel
+from codream_secure.deployment.monitor import Monitor, Traffic
+from codream_secure.deployment.server_channel import ServerChannel, report_absent
 from codream_secure.deployment.states import States
+from codream_secure.deployment.storage import writing
 from codream_secure.deployment.streams import Aggregator, Deadlines, Limits, Tls
 from codream_secure.deployment.streams.errors import StreamError
 from codream_secure.deployment.training import TrainingTerms
@@ -79,6 +81,7 @@ class Coordinator:
         anew: clients are started anew for every round, so everybody is waited for at the beginning of each.
         observe: told (phase, done, total) as the work goes on.
         on_round: told the row of each finished round.
+        monitor: told what happens, in numbers.
 
     Attributes:
         port: where it listens.
@@ -101,6 +104,7 @@ class Coordinator:
         anew: bool = False,
         observe: Observer | None = None,
         on_round: Callable[[Row], None] | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
         training.check_roster(roster)
         self._training = training
@@ -110,6 +114,7 @@ class Coordinator:
         self._states = States(state, training, party="the server")
         self._journal = Journal(state / "journal")
         self._on_round = on_round or (lambda row: None)
+        self._monitor = monitor or Monitor()
         self._sessions: dict[int, bytes] = {}
         """Member to session of all who took part in the latest round to its end."""
         self._aggregator = Aggregator(
@@ -123,7 +128,19 @@ class Coordinator:
         )
         self.port = self._aggregator.port
         self._channel = ServerChannel(
-            training.protocol, len(self._members), aggregator=self._aggregator, journal=self._journal
+            training.protocol,
+            len(self._members),
+            aggregator=self._aggregator,
+            journal=self._journal,
+            monitor=self._monitor,
+        )
+        aggregator = self._aggregator
+        self._monitor.watches(
+            Traffic(
+                present=lambda: aggregator.traffic()[0],
+                bytes_down=lambda: aggregator.bytes_down,
+                turned_away=lambda: aggregator.traffic()[1],
+            )
         )
         federation = Federation.of_some(
             training.config, images=training.images, channel=self._channel, clients={}, holds_server=True
@@ -147,6 +164,7 @@ class Coordinator:
             StreamError: too few members are there for too long.
             ProtocolError: a round cannot be finished.
             CheckpointError: the folder is damaged.
+            StorageError: it cannot be written.
         """
         for number in self.rounds_left():
             self.finish(number)
@@ -163,24 +181,29 @@ class Coordinator:
             saved = self._states.load(latest)
             self._method.load_state_dict(saved["method"])
             self._rows = saved["rows"]
+        self._monitor.planned(self._training.config.run.rounds, latest)
         return range(latest + 1, self._training.config.run.rounds + 1)
 
     def finish(self, number: int) -> Row:
         """Run one round, as often as it takes; each has to follow the one before.
 
         Raises:
-            StreamError, ProtocolError, CheckpointError: as for :meth:`run`.
+            StreamError, ProtocolError, CheckpointError, StorageError: as for :meth:`run`.
         """
         before = copy.deepcopy(self._method.state_dict())
         started = time.monotonic()
         attempt = 0
         while True:
             attempt += 1
+            where = {"round": number, "attempt": attempt}
+            _LOG.info("round %d begins (attempt %d)", number, attempt, extra=where)
+            self._monitor.began(number)
             try:
                 row = self._attempt(number)
                 break
             except (TooFewSurvivorsError, CohortError, OpeningError, ShareError) as error:
-                _LOG.warning("round %d broke off (attempt %d): %s", number, attempt, error)
+                _LOG.warning("round %d broke off (attempt %d): %s", number, attempt, error, extra=where)
+                self._monitor.broke_off()
                 if time.monotonic() - started > self._waits.patience:
                     raise
                 self._aggregator.close_round("the round broke off")
@@ -192,13 +215,20 @@ class Coordinator:
         self._sessions = self._aggregator.enrolled
         self._aggregator.close_round(OVER if number == self._training.config.run.rounds else FINISHED)
         self._journal.forget(number)
-        write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+        with writing(self._states.folder):
+            write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+        self._monitor.finished(number)
+        _LOG.info("round %d is finished", number, extra={**where, "seconds": round(row["seconds"], 3)})
         self._on_round(row)
         return row
 
     def _attempt(self, number: int) -> Row:
         self._gather()
-        self._aggregator.open_round(self._members)
+        try:
+            self._aggregator.open_round(self._members)
+        finally:
+            report_absent(self._aggregator, self._monitor)
+        self._monitor.opened()
         enrolled = self._aggregator.enrolled
         followed = all(self._sessions.get(member) == session for member, session in enrolled.items())
         buffer = self._method.buffer

@@ -40,13 +40,14 @@ from codream_secure.deployment.conversation import (
 from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, Heading, read_heading
 from codream_secure.deployment.member_channel import MemberChannel
 from codream_secure.deployment.states import States
+from codream_secure.deployment.storage import StoredRoundLog, writing
 from codream_secure.deployment.streams import Backoff, Limits, Participant, Shown, Tls
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
 from codream_secure.federation import Federation, Observer
 from codream_secure.methods.codream import CoDream
 from codream_secure.runs.files import write_jsonl
-from protocols import Credentials, FileRoundLog, Identity, Roster
+from protocols import Credentials, Identity, Roster
 
 _LOG = logging.getLogger(__name__)
 
@@ -144,9 +145,10 @@ class Learner:
             ConfigError: the server has other terms.
             DesyncError: it does something else than its terms say.
             CheckpointError: this folder's states are not of the training that goes on.
+            StorageError: its folder cannot be written.
         """
         self._restore()
-        _LOG.info("member %d goes on from round %d", self._number, self._round)
+        _LOG.info("member %d goes on from round %d", self._number, self._round, extra={"member": self._number})
         with self._stream():
             self._take_part(self._training.config.run.rounds if until is None else until)
         return self._rows
@@ -170,7 +172,11 @@ class Learner:
                     try:
                         self._enter(self._heading())
                     except RoundLostError as error:
-                        _LOG.warning("member %d goes back to round %d: %s", self._number, self._round, error)
+                        _LOG.warning(
+                            "member %d goes back to round %d: %s",
+                            *(self._number, self._round, error),
+                            extra={"member": self._number, "round": self._round},
+                        )
                 case Ended(reason) if reason == OVER or (reason == FINISHED and self._round >= until):
                     return
                 case Gone(error):
@@ -231,6 +237,7 @@ class Learner:
         self._keep(number, row)
         if counts is not None:
             pooled_accuracy(self._channel, {self._number: counts}, device=self._method.federation.device)
+        _LOG.info("round %d is finished", number, extra={"round": number, "member": self._number})
         self._on_round(number, row.get("test_accuracy"))
 
     def _take_over(self, shown: Shown) -> None:
@@ -257,14 +264,15 @@ class Learner:
     def _keep(self, number: int, row: Mapping[str, Any]) -> None:
         self._rows.append({"round": number, **row})
         self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
-        write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+        with writing(self._states.folder):
+            write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
         self._round, self._touched = number, False
 
     @contextlib.contextmanager
     def _stream(self) -> Any:
         """The stream, in a thread of its own."""
         connection, conversation = self._connection, self._conversation
-        log = FileRoundLog(self._states.folder / "rounds.log")
+        log = StoredRoundLog(self._states.folder / "rounds.log")
         member = TalkingMember(
             self._number,
             conversation,

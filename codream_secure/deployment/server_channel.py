@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 
 import torch
 
 from codream_secure.base_channel import BaseChannel, Tensors
 from codream_secure.deployment.journal import Journal
+from codream_secure.deployment.monitor import Monitor
 from codream_secure.deployment.streams import Aggregator
-from protocols import SumProtocol, SumResult, TooFewSurvivorsError
+from protocols import ProtocolError, SumProtocol, SumResult, TooFewSurvivorsError
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -24,12 +26,22 @@ class ServerChannel(BaseChannel):
         clients: how many there are.
         aggregator: the streams, with an open round whenever this is used.
         journal: of opened sums.
+        monitor: told of every sum that is asked for.
     """
 
-    def __init__(self, protocol: SumProtocol, clients: int, *, aggregator: Aggregator, journal: Journal) -> None:
+    def __init__(
+        self,
+        protocol: SumProtocol,
+        clients: int,
+        *,
+        aggregator: Aggregator,
+        journal: Journal,
+        monitor: Monitor | None = None,
+    ) -> None:
         super().__init__(protocol, clients)
         self._aggregator = aggregator
         self._journal = journal
+        self._monitor = monitor or Monitor()
         self._round = 0
         self._place = 0
         self.contributors: list[tuple[int, ...]] = []
@@ -83,10 +95,33 @@ class ServerChannel(BaseChannel):
         # From the moment that somebody may open it: also if this program does not live to learn the sum.
         self._aggregator.on_opening = lambda members: self._journal.bind(number, place, members)
         for attempt in range(_ATTEMPTS):
+            began = time.monotonic()
             try:
-                return self._aggregator.sum(phase, values, exactly=self._journal.only(number, place))
+                result = self._aggregator.sum(phase, values, exactly=self._journal.only(number, place))
             except TooFewSurvivorsError as error:
                 self.ledger.retries += 1
                 failure = error
-                _LOG.warning("round %d, sum %d, attempt %d: %s", number, place, attempt + 1, error)
+                where = {"round": number, "place": place, "phase": phase, "attempt": attempt + 1}
+                _LOG.warning("round %d, sum %d, attempt %d: %s", number, place, attempt + 1, error, extra=where)
+                self._monitor.summed(time.monotonic() - began, opened=False)
+            except ProtocolError:
+                self._monitor.summed(time.monotonic() - began, opened=False)
+                raise
+            else:
+                seconds = time.monotonic() - began
+                self._monitor.summed(seconds, opened=True)
+                where = {"round": number, "place": place, "phase": phase, "members": len(result.contributors)}
+                _LOG.info("round %d, sum %d is open", number, place, extra={**where, "seconds": round(seconds, 3)})
+                return result
+            finally:
+                report_absent(self._aggregator, self._monitor)
         raise failure
+
+
+def report_absent(aggregator: Aggregator, monitor: Monitor) -> None:
+    """Tell who dropped out of the latest set-up or step, and who refused; then forget it."""
+    for phase, members in aggregator.missing.items():
+        monitor.dropped(phase.name.lower(), len(members))
+    monitor.refused(len(aggregator.refusals))
+    # Not counted again, if the next attempt fails before it begins.
+    aggregator.missing, aggregator.refusals = {}, []

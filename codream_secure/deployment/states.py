@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codream_secure.deployment.files import make_private_folder
+from codream_secure.deployment.storage import writing
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
 from codream_secure.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -30,6 +31,7 @@ class States:
     Raises:
         ConfigError: the folder is of another party or other terms.
         IdentityError: the folder cannot be made.
+        StorageError: it cannot be written to.
     """
 
     def __init__(self, folder: Path, training: TrainingTerms, *, party: str) -> None:
@@ -38,7 +40,8 @@ class States:
         make_private_folder(folder)
         path = folder / "training.toml"
         if not path.exists():
-            write_text(path, self._terms)
+            with writing(folder):
+                write_text(path, self._terms)
         elif path.read_text(encoding="utf-8") != self._terms:
             raise ConfigError(
                 f"state {str(folder)!r} belongs to another party or to other terms of training (see {str(path)!r}): "
@@ -51,11 +54,16 @@ class States:
         return max(self._numbers(), default=-1)
 
     def save(self, number: int, state: dict[str, Any]) -> None:
-        """Keep the state after a round, and forget those that nobody will go back to."""
-        save_checkpoint(self._path(number), {"config": self._terms, "round": number, **state})
-        for old in self._numbers():
-            if old <= number - _KEPT or old > number:
-                self._path(old).unlink()
+        """Keep the state after a round, and forget those that nobody will go back to.
+
+        Raises:
+            StorageError: it cannot be written; those before it are still there.
+        """
+        with writing(self.folder):
+            save_checkpoint(self._path(number), {"config": self._terms, "round": number, **state})
+            for old in self._numbers():
+                if old <= number - _KEPT or old > number:
+                    self._path(old).unlink()
 
     def load(self, number: int) -> dict[str, Any]:
         """The state after a round.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import pytest
 
 from codream_secure.deployment.demo import client_command, prepare, server_command
+from codream_secure.deployment.logs import JsonFormatter, TextFormatter
 
 Command = Callable[..., Any]
 
@@ -91,3 +96,72 @@ def test_a_folder_of_another_deployment_is_not_prepared_again(command: Command, 
     done = command("deploy", "demo", "--out", str(folder))
     assert done.code == 2
     assert "is there already" in done.err
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("nowhere", "give HOST:PORT, or a PORT from 0 to 65535"),
+        ("70000", "give HOST:PORT, or a PORT from 0 to 65535"),
+        ("::1:9100", "an IPv6 address stands in brackets"),
+        ("192.0.2.1:0", "cannot be listened on"),
+    ],
+)
+def test_where_metrics_cannot_be(command: Command, folder: Path, value: str, said: str, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    arguments = with_option(server_command(folder, listen="127.0.0.1:0"), "--state", str(tmp_path / "state"))
+    done = command(*arguments, "--metrics", value)
+    assert done.code == 2
+    assert f"metrics is '{value}'" in done.err
+    assert said in done.err
+
+
+def test_metrics_are_an_extra_that_an_error_names(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
+    arguments = with_option(server_command(folder, listen="127.0.0.1:0"), "--state", str(tmp_path / "state"))
+    done = command(*arguments, "--metrics", "0")
+    assert done.code == 2
+    assert "pip install 'codream-secure[metrics]'" in done.err
+
+
+def test_with_json_logs_the_last_word_is_json_too(command: Command, folder: Path, tmp_path: Path) -> None:
+    arguments = with_option(server_command(folder, listen="127.0.0.1:0"), "--state", str(tmp_path / "state"))
+    done = command(*with_option(arguments, "--roster", "absent.toml"), "--log-format", "json")
+    assert done.code == 2
+    [line] = done.err.splitlines()
+    said = json.loads(line)
+    assert said["level"] == "ERROR"
+    assert "absent.toml" in said["message"]
+
+
+def test_an_interrupt_is_a_json_line_too(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codream_secure.deployment.roster.load_roster", interrupted)
+    arguments = with_option(server_command(folder, listen="127.0.0.1:0"), "--state", str(tmp_path / "state"))
+    done = command(*arguments, "--log-format", "json")
+    assert done.code == 130
+    assert [json.loads(line)["level"] for line in done.err.splitlines()] == ["ERROR"]
+
+
+def test_names_from_elsewhere_begin_no_line_of_a_log() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    for shown in (TextFormatter(), JsonFormatter()):
+        handler.setFormatter(shown)
+        handler.emit(logging.makeLogRecord({"msg": "refused: %s", "args": ("a\n2030-01-01 forged\x1b[2K é",)}))
+    text, line = stream.getvalue().splitlines()
+    assert text.endswith(r"refused: a\n2030-01-01 forged\x1b[2K é")
+    assert json.loads(line)["message"] == "refused: a\n2030-01-01 forged\x1b[2K é"
+
+
+def test_a_field_that_is_no_number_or_text_is_not_shown() -> None:
+    record = logging.makeLogRecord({"msg": "m", "round": b"bytes of a vector", "member": 2, "other": "unnamed"})
+    said = json.loads(JsonFormatter().format(record))
+    assert (said["round"], said["member"]) == ("bytes", 2)
+    assert "other" not in said

@@ -70,6 +70,7 @@ class Aggregator:
         missing: phase of the latest set-up or step to whoever had not answered when it ended.
         refusals: who refused or could not answer in the latest set-up or step, and why.
         late: answers that came after their phase had ended.
+        bytes_down: of messages for members, before frames, so far.
         on_opening: told over whom a sum is about to be opened, before anybody is asked for what opens it.
 
     Raises:
@@ -104,6 +105,7 @@ class Aggregator:
         self.missing: dict[Phase, frozenset[int]] = {}
         self.refusals: list[tuple[int, str]] = []
         self.late = 0
+        self.bytes_down = 0
         self.on_opening: Callable[[tuple[int, ...]], None] = lambda members: None
         self._loop = LoopThread("streams")
         try:
@@ -152,6 +154,10 @@ class Aggregator:
         while not self._events.empty():
             self._take(self._events.get())
         return dict(self._attendance.enrolled)
+
+    def traffic(self) -> tuple[int, int]:
+        """How many members have a stream now, and how many streams were refused; from any thread."""
+        return self._server.connected, self._server.turned_away
 
     # Rounds
 
@@ -302,7 +308,8 @@ class Aggregator:
                 for _ in range(self._events.qsize()):
                     self._take(self._events.get())
                 for member in sorted(machine.expected):
-                    _LOG.warning("member %d has not answered by the deadline: %s", member, phase.value)
+                    where = {"member": member, "phase": phase.name.lower()}
+                    _LOG.warning("member %d has not answered by the deadline: %s", member, phase.value, extra=where)
                 return
             self._await_event(max(left, 0.0))
 
@@ -343,7 +350,7 @@ class Aggregator:
                 reason = f"its answer is refused: {error}"
         else:
             reason = call.reason
-        _LOG.warning("member %d will not be waited for: %s", event.member, reason)
+        _LOG.warning("member %d will not be waited for: %s", event.member, reason, extra={"member": event.member})
         self.refusals.append((event.member, reason))
         self._refused.add(event.member)
 
@@ -355,6 +362,7 @@ class Aggregator:
         consumed, self._consumed = self._consumed, []
         enrolled = self._attendance.enrolled
         outgoing = [Outgoing(member, enrolled[member], text) for member, text in messages.items() if member in enrolled]
+        self.bytes_down += sum(len(message) for _, _, message in outgoing)
         self._loop.soon(self._server.post, outgoing, consumed, linger_s)
 
 

@@ -82,6 +82,7 @@ class StreamServer:
 
     Attributes:
         round_id: what clients that are here for one round have to name; empty while there is none.
+        turned_away: streams that were refused.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class StreamServer:
         self._codec = Codec(limits.frame_bytes)
         self._peers: dict[int, _Peer] = {}
         self._strangers = 0
+        self.turned_away = 0
         self._server: Any = None
         self.round_id = b""
 
@@ -152,6 +154,11 @@ class StreamServer:
         if self._server is not None:
             await self._server.stop(grace=2.0)
 
+    @property
+    def connected(self) -> int:
+        """Members with a stream; a look from any thread."""
+        return sum(peer.line is not None for peer in list(self._peers.values()))
+
     # What the aggregator says
 
     def post(self, messages: Iterable[Outgoing], consumed: Iterable[Arrived] = (), linger_s: float = 0.0) -> None:
@@ -192,7 +199,7 @@ class StreamServer:
         """End a member's session; it may begin another."""
         peer = self._peers.pop(member, None)
         if peer is not None:
-            _LOG.warning("member %d is hung up on: %s", member, reason)
+            _LOG.warning("member %d is hung up on: %s", member, reason, extra={"member": member})
             if peer.line is not None:
                 peer.line.close(farewell(reason, retry=True))
             self._emit(Left(member, peer.session.session_id, True))
@@ -214,6 +221,7 @@ class StreamServer:
             async with asyncio.timeout(self._limits.handshake_s):
                 hello = await self._authenticate(read, write)
         except (RefusedError, FrameError) as error:
+            self.turned_away += 1
             _LOG.warning("a stream from %s is refused: %s", context.peer(), error)
             bye = farewell(str(error), retry=isinstance(error, RefusedError) and error.retry)
             with contextlib.suppress(TimeoutError):
@@ -273,11 +281,11 @@ class StreamServer:
         except GapError as error:
             await self._dismiss(write, str(error))
         except (FrameError, SessionError) as error:
-            _LOG.warning("member %d breaks the rules: %s", member, error)
+            _LOG.warning("member %d breaks the rules: %s", member, error, extra={"member": member})
             over = True
             await self._dismiss(write, str(error))
         except self._grpc.aio.BaseError:
-            _LOG.info("the stream of member %d broke", member)
+            _LOG.info("the stream of member %d broke", member, extra={"member": member})
         finally:
             if peer.line is line:
                 peer.line = None
