@@ -27,6 +27,7 @@ import torch
 
 from codream_secure.deployment.accuracy import counted, is_measured, pooled_accuracy
 from codream_secure.deployment.client_data import ClientData
+from codream_secure.deployment.consents import Consents
 from codream_secure.deployment.conversation import (
     Began,
     Conversation,
@@ -105,7 +106,8 @@ class Learner:
         self._training = training
         self._number = number
         self._connection = connection
-        self._conversation = Conversation()
+        self._consents = Consents(state / "consents")
+        self._conversation = Conversation(self._consents)
         self._channel = MemberChannel(
             training.protocol, training.config.data.clients, member=number, conversation=self._conversation
         )
@@ -220,6 +222,7 @@ class Learner:
                 )
             _LOG.warning("rounds %d to %d were missed; the buffer is taken over", before + 1, number - 1)
             self._take_over(buffer)
+        self._conversation.enter(number, base=before, buffer=buffer if before < number - 1 else None)
         self._channel.begin_round(number)
         figures = self._method.run_round(number)
         row: dict[str, Any] = {name: value for name, value in figures.items() if math.isfinite(value)}
@@ -257,6 +260,7 @@ class Learner:
     def _keep(self, number: int, row: Mapping[str, Any]) -> None:
         self._rows.append({"round": number, **row})
         self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        self._consents.forget(self._states.oldest)
         write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
         self._round, self._touched = number, False
 

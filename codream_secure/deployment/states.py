@@ -50,6 +50,11 @@ class States:
         """Of the rounds there is a state of; -1 if there is none."""
         return max(self._numbers(), default=-1)
 
+    @property
+    def oldest(self) -> int:
+        """Of the rounds there is a state of; -1 if there is none."""
+        return min(self._numbers(), default=-1)
+
     def save(self, number: int, state: dict[str, Any]) -> None:
         """Keep the state after a round, and forget those that nobody will go back to."""
         save_checkpoint(self._path(number), {"config": self._terms, "round": number, **state})

@@ -76,6 +76,8 @@ class Member:
         credentials: identity, roster and memory of rounds; None where the protocol needs none.
         compute: gives the vector for a question.
         on_shown: told what is shown to everybody, before the questions about it.
+        on_opening: told over whom the latest vector is about to be summed, before this member helps to open the sum; a
+            ProtocolError that it raises refuses.
         round_id: the one round to take part in; empty for any.
 
     Attributes:
@@ -95,6 +97,7 @@ class Member:
         compute: Callable[[Asked], Contribution],
         credentials: Credentials | None = None,
         on_shown: Callable[[Shown], None] | None = None,
+        on_opening: Callable[[tuple[int, ...]], None] | None = None,
         round_id: bytes = b"",
     ) -> None:
         check_carried(protocol)
@@ -104,6 +107,7 @@ class Member:
         self._credentials = credentials
         self._compute = compute
         self._on_shown = on_shown
+        self._on_opening = on_opening
         self._pinned = round_id
         self._machine: SumClient | None = None
         self._round_id = b""
@@ -156,6 +160,7 @@ class Member:
         if self._pinned and round_id != self._pinned:
             raise RefusedError(f"round {round_id.hex()} begins, where this member is here for {self._pinned.hex()}")
         self._machine = self._protocol.client(self.number, terms=self._terms, credentials=self._credentials)
+        self._machine.on_opening = self._on_opening
         self._round_id, self._context = round_id, first_context(round_id)
 
     def _show(self, call: Show, message: bytes | memoryview) -> None:
