@@ -27,6 +27,8 @@ from codream_secure.errors import CodreamError
 from protocols import PhaseError
 
 Vector = npt.NDArray[np.float32]
+_EVENT_COST = 512
+"""What an event counts for beside its arrays."""
 _SHOWN, _CONTENT, _PLACE = (f"codream-secure question v1 {name}\0".encode() for name in ("shown", "content", "place"))
 
 
@@ -73,14 +75,24 @@ class Question:
 Event = Began | Shown | Question | Ended | Lost | Gone
 
 
+def _cost(event: Event) -> int:
+    arrays = event.tensors if isinstance(event, Shown) else []
+    return _EVENT_COST + sum(array.nbytes for array in arrays)
+
+
 class Conversation:
     """Events in order, from any thread to one.
 
     Args:
         consents: over whom vectors were summed; None keeps that in memory.
+        most_bytes: of events that wait for the method. Beyond that the stream waits, too, and what it does not read is
+            bounded by its window: a server that shows faster than the method looks hangs up at last.
     """
 
-    def __init__(self, consents: Consents | None = None) -> None:
+    def __init__(self, consents: Consents | None = None, *, most_bytes: int = 256 << 20) -> None:
+        self._most_bytes = most_bytes
+        self.held = 0
+        """Bytes of events that wait."""
         self._consents = consents or Consents()
         self._number: int | None = None
         """Of the round of training, once :meth:`enter` has said it."""
@@ -94,7 +106,7 @@ class Conversation:
         """What the latest vector answered: base and digests."""
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._put_back: deque[Event] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._pending: set[Question] = set()
         self._closed = False
         self._last: tuple[str, Vector] | None = None
@@ -103,8 +115,22 @@ class Conversation:
     # The stream's side
 
     def put(self, event: Event) -> None:
-        """Something happened."""
+        """Something happened; returns when there is room for it, or nobody listens any more."""
+        with self._lock:
+            # That the stream is over may always be said: nothing follows.
+            self._lock.wait_for(lambda: self._has_room(event) or self._closed or isinstance(event, Gone))
+            self.held += _cost(event)
         self._events.put(event)
+
+    def _has_room(self, event: Event) -> bool:
+        return not self.held or self.held + _cost(event) <= self._most_bytes
+
+    def _take(self) -> Event:
+        event = self._events.get()
+        with self._lock:
+            self.held -= _cost(event)
+            self._lock.notify_all()
+        return event
 
     def ask(self, asked: Asked) -> Vector | None:
         """The vector for a question, once the method has it; None if nobody will answer."""
@@ -113,7 +139,7 @@ class Conversation:
             if self._closed:
                 return None
             self._pending.add(question)
-        self._events.put(question)
+        self.put(question)
         try:
             return question.answer.result()
         finally:
@@ -173,6 +199,7 @@ class Conversation:
         """Nobody listens any more: whoever waits for an answer gets none."""
         with self._lock:
             self._closed = True
+            self._lock.notify_all()
             pending = list(self._pending)
         for question in pending:
             if not question.answer.done():
@@ -185,7 +212,7 @@ class Conversation:
             StreamError: or whatever else ended the stream.
         """
         while True:
-            event = self._put_back.popleft() if self._put_back else self._events.get()
+            event = self._put_back.popleft() if self._put_back else self._take()
             if isinstance(event, Question):
                 if self._last is None or not _fits(event, *self._last):
                     return event

@@ -196,7 +196,7 @@ def _answered(grid: Any, asked: Iterable[str]) -> int:
         for reply in grid.pull_messages(waited):
             waited.discard(reply.metadata.reply_to_message_id)
             if reply.has_error():
-                _LOG.warning("node %d failed: %s", reply.metadata.src_node_id, reply.error.reason)
+                _LOG.warning("node %d failed: %r", reply.metadata.src_node_id, reply.error.reason)
             else:
                 finished += 1
         if waited:
