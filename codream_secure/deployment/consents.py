@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from codream_secure.deployment.files import PRIVATE_FILE, make_private_folder, write_over
+from codream_secure.deployment.files import PRIVATE_FILE, own_private_folder, write_over
 from protocols import AlreadyAnsweredError
 
 
@@ -80,8 +80,8 @@ class Consents:
             return
         path = self._path(self._folder, base, question)
         if not path.parent.is_dir():
-            make_private_folder(self._folder)
-            make_private_folder(path.parent)
+            own_private_folder(self._folder)
+            own_private_folder(path.parent)
         write_over(path, line, mode=PRIVATE_FILE)
 
     @staticmethod

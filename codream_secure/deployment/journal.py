@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from codream_secure.errors import CheckpointError
-from codream_secure.runs.files import write_bytes
+from codream_secure.runs.files import PRIVATE, write_bytes
 from protocols import SumResult
 
 
@@ -71,7 +71,7 @@ class Journal:
             contributors=np.array(result.contributors, dtype=np.int64),
             stream=np.array(stream),
         )
-        write_bytes(self._path(number, place, "sum"), stream_of_bytes.getvalue())
+        write_bytes(self._path(number, place, "sum"), stream_of_bytes.getvalue(), mode=PRIVATE)
 
     def only(self, number: int, place: int) -> tuple[int, ...] | None:
         """Over whom alone a sum may be taken, since shares that open it over them may be out."""
@@ -83,7 +83,7 @@ class Journal:
 
     def bind(self, number: int, place: int, members: Sequence[int]) -> None:
         """From here on, a sum is taken over these members or not at all."""
-        write_bytes(self._path(number, place, "only"), " ".join(map(str, members)).encode())
+        write_bytes(self._path(number, place, "only"), " ".join(map(str, members)).encode(), mode=PRIVATE)
 
     def forget(self, before: int) -> None:
         """Rounds before this one are over, and kept elsewhere."""
