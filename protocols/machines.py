@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
@@ -106,6 +106,9 @@ class SumClient(ABC):
 
     report: EncodingReport | None = None
     """What encoding did to the latest vector. It describes private values: for the client's own eyes."""
+    on_opening: Callable[[tuple[int, ...]], None] | None = None
+    """Told over whom the latest vector is about to be summed, in ascending order, before this client signs the set or
+    gives a share that opens the sum; a ProtocolError that it raises refuses. Where the server opens masked sums."""
 
     @property
     @abstractmethod

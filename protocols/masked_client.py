@@ -235,10 +235,12 @@ class MaskedClient(SumClient):
             raise CohortError("this client is said to have dropped out: it opens nothing")
         self._require(len(self._members) - len(dead), self._needed)
         self._require(len(set(self._holdings.group) - set(dead)), self._needed_in_group)
+        if self._terms.active and self._agreed is not None:
+            raise AlreadyAnsweredError(f"the set of survivors of step {request.step} has been signed already")
+        if self.on_opening is not None:
+            self.on_opening(tuple(sorted(self._members.difference(dead))))
         if not self._terms.active:
             return self._open(dead)
-        if self._agreed is not None:
-            raise AlreadyAnsweredError(f"the set of survivors of step {request.step} has been signed already")
         self._agreed = dead
         signature = self._credentials.identity.sign(self._ballot(dead))
         return wire.encode(wire.Vote(self._round_id, self._member, request.step, signature))

@@ -2,11 +2,13 @@
 
 The stream runs in threads of its own and puts down what happens: a round began, arrays were shown, a vector is asked
 for, the round is over or lost. The method takes these in order. A question waits until the method has its vector; if it
-comes again, because the sum failed and nothing was shown since, the same vector answers it.
+comes again, because the sum failed and nothing was shown since, the same vector answers it, for a sum over the same
+members as before.
 """
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 from collections import deque
@@ -14,14 +16,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from codream_secure.deployment.consents import Consents
 from codream_secure.deployment.streams import Asked, Member, Shown
 from codream_secure.deployment.streams.calls import Downward, End
 from codream_secure.errors import CodreamError
+from protocols import PhaseError
 
 Vector = npt.NDArray[np.float32]
+_EVENT_COST = 512
+"""What an event counts for beside its arrays."""
+_SHOWN, _CONTENT, _PLACE = (f"codream-secure question v1 {name}\0".encode() for name in ("shown", "content", "place"))
 
 
 class RoundLostError(CodreamError):
@@ -67,13 +75,38 @@ class Question:
 Event = Began | Shown | Question | Ended | Lost | Gone
 
 
-class Conversation:
-    """Events in order, from any thread to one."""
+def _cost(event: Event) -> int:
+    arrays = event.tensors if isinstance(event, Shown) else []
+    return _EVENT_COST + sum(array.nbytes for array in arrays)
 
-    def __init__(self) -> None:
+
+class Conversation:
+    """Events in order, from any thread to one.
+
+    Args:
+        consents: over whom vectors were summed; None keeps that in memory.
+        most_bytes: of events that wait for the method. Beyond that the stream waits, too, and what it does not read is
+            bounded by its window: a server that shows faster than the method looks hangs up at last.
+    """
+
+    def __init__(self, consents: Consents | None = None, *, most_bytes: int = 256 << 20) -> None:
+        self._most_bytes = most_bytes
+        self.held = 0
+        """Bytes of events that wait."""
+        self._consents = consents or Consents()
+        self._number: int | None = None
+        """Of the round of training, once :meth:`enter` has said it."""
+        self._base = -1
+        """The round whose state vectors follow from."""
+        self._place = 0
+        """Of the next sum within the round."""
+        self._seen = b""
+        """Digest of what was shown that vectors follow from; empty while there is nothing."""
+        self._asked: tuple[int, list[bytes]] | None = None
+        """What the latest vector answered: base and digests."""
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._put_back: deque[Event] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._pending: set[Question] = set()
         self._closed = False
         self._last: tuple[str, Vector] | None = None
@@ -82,8 +115,22 @@ class Conversation:
     # The stream's side
 
     def put(self, event: Event) -> None:
-        """Something happened."""
+        """Something happened; returns when there is room for it, or nobody listens any more."""
+        with self._lock:
+            # That the stream is over may always be said: nothing follows.
+            self._lock.wait_for(lambda: self._has_room(event) or self._closed or isinstance(event, Gone))
+            self.held += _cost(event)
         self._events.put(event)
+
+    def _has_room(self, event: Event) -> bool:
+        return not self.held or self.held + _cost(event) <= self._most_bytes
+
+    def _take(self) -> Event:
+        event = self._events.get()
+        with self._lock:
+            self.held -= _cost(event)
+            self._lock.notify_all()
+        return event
 
     def ask(self, asked: Asked) -> Vector | None:
         """The vector for a question, once the method has it; None if nobody will answer."""
@@ -92,19 +139,67 @@ class Conversation:
             if self._closed:
                 return None
             self._pending.add(question)
-        self._events.put(question)
+        self.put(question)
         try:
             return question.answer.result()
         finally:
             with self._lock:
                 self._pending.discard(question)
 
+    def agree(self, survivors: tuple[int, ...]) -> None:
+        """Return if the vector that was given last may be summed over these members.
+
+        Raises:
+            AlreadyAnsweredError: the same question was answered before, for a sum over others.
+            PhaseError: none was given.
+        """
+        if self._asked is None:
+            raise PhaseError("a sum is to be opened, and this client has given no vector")
+        base, questions = self._asked
+        self._consents.agree(base, questions, survivors=survivors)
+
     # The method's side
+
+    def enter(self, number: int, *, base: int, buffer: Shown | None = None) -> None:
+        """Say what the questions from here on belong to.
+
+        Args:
+            number: the round of training.
+            base: the round after which the state was kept that vectors follow from.
+            buffer: what was shown and taken over, if anything was. Nothing else that was shown so far tells in
+                vectors, so a server cannot make a question a new one by it.
+        """
+        self._number, self._base, self._place, self._seen = number, base, 0, b""
+        if buffer is not None:
+            self._note(buffer)
+
+    def _note(self, shown: Shown) -> None:
+        digest = hashlib.sha256(_SHOWN + self._seen)
+        for array in shown.tensors:
+            digest.update(msgspec.msgpack.encode([shown.phase, array.dtype.name, array.shape]))
+            # Zeros of either sign are the same to whoever computes with them.
+            positive = np.add(array, 0.0, dtype=array.dtype) if array.dtype.kind == "f" else array
+            digest.update(positive.tobytes())
+        self._seen = digest.digest()
+
+    def _questions(self, phase: str) -> list[bytes]:
+        """Under what a question may come again: its place in training, and all that its answer follows from.
+
+        The latter without the number of the round, which the server chooses.
+        """
+        place = [self._place - 1, phase]
+        found = []
+        if self._number is not None:
+            found.append(_PLACE + msgspec.msgpack.encode([self._number, *place]))
+        if self._seen or self._number is None:
+            found.append(_CONTENT + msgspec.msgpack.encode([self._seen, *place]))
+        return [hashlib.sha256(question).digest() for question in found]
 
     def close(self) -> None:
         """Nobody listens any more: whoever waits for an answer gets none."""
         with self._lock:
             self._closed = True
+            self._lock.notify_all()
             pending = list(self._pending)
         for question in pending:
             if not question.answer.done():
@@ -117,7 +212,7 @@ class Conversation:
             StreamError: or whatever else ended the stream.
         """
         while True:
-            event = self._put_back.popleft() if self._put_back else self._events.get()
+            event = self._put_back.popleft() if self._put_back else self._take()
             if isinstance(event, Question):
                 if self._last is None or not _fits(event, *self._last):
                     return event
@@ -127,6 +222,8 @@ class Conversation:
                 self._put_back.appendleft(event)
             else:
                 self._last = None
+                if isinstance(event, Began):
+                    self._number, self._base, self._place, self._seen = None, -1, 0, b""
             return event
 
     def show(self) -> Shown:
@@ -138,6 +235,7 @@ class Conversation:
         """
         event = self.next()
         if isinstance(event, Shown):
+            self._note(event)
             return event
         if isinstance(event, Question):
             event.answer.set_result(None)
@@ -155,6 +253,7 @@ class Conversation:
             DesyncError: another stream or length is asked for.
         """
         event = self.next()
+        self._place += 1
         if isinstance(event, Question):
             if not _fits(event, phase, vector):
                 event.answer.set_result(None)
@@ -163,6 +262,7 @@ class Conversation:
                     f"{len(vector)} of {phase!r}: it does not follow these terms of training"
                 )
             self._last = (phase, vector)
+            self._asked = self._base, self._questions(phase)
             event.answer.set_result(vector)
         elif isinstance(event, Lost | Gone):
             raise self._lost(event)
@@ -190,7 +290,9 @@ class TalkingMember(Member):
     """
 
     def __init__(self, number: int, conversation: Conversation, **settings: Any) -> None:
-        super().__init__(number, compute=conversation.ask, on_shown=conversation.put, **settings)
+        super().__init__(
+            number, compute=conversation.ask, on_shown=conversation.put, on_opening=conversation.agree, **settings
+        )
         self._conversation = conversation
         self._ending = False
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codream_secure.deployment.accuracy import is_measured, pooled_accuracy
+from codream_secure.deployment.accuracy import is_measured, mean_accuracy
 from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, ROUND, Heading
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.monitor import Monitor, Traffic
@@ -28,7 +28,7 @@ from codream_secure.deployment.streams.errors import StreamError
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.federation import Federation, Observer
 from codream_secure.methods.codream import CoDream
-from codream_secure.runs.files import write_jsonl
+from codream_secure.runs.files import PRIVATE, write_jsonl
 from protocols import CohortError, OpeningError, Roster, ShareError, TooFewSurvivorsError
 from protocols.graph import survivors_needed
 
@@ -216,7 +216,7 @@ class Coordinator:
         self._aggregator.close_round(OVER if number == self._training.config.run.rounds else FINISHED)
         self._journal.forget(number)
         with writing(self._states.folder):
-            write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+            write_jsonl(self._states.folder / "metrics.jsonl", self._rows, mode=PRIVATE)
         self._monitor.finished(number)
         _LOG.info("round %d is finished", number, extra={**where, "seconds": round(row["seconds"], 3)})
         self._on_round(row)
@@ -240,7 +240,12 @@ class Coordinator:
         figures = self._method.run_round(number)
         row: Row = {"round": number}
         if is_measured(self._training.config, number):
-            row["test_accuracy"] = pooled_accuracy(self._channel, {}, device=self._method.federation.device)
+            row["test_accuracy"] = mean_accuracy(
+                self._channel,
+                {},
+                bound=self._training.config.protocol.clip.counts,
+                device=self._method.federation.device,
+            )
         row["contributors"] = sorted(set().union(*self._channel.contributors)) if self._channel.contributors else []
         return row | {name: value for name, value in figures.items() if math.isfinite(value)}
 

@@ -31,6 +31,27 @@ def make_private_folder(path: Path) -> None:
         raise IdentityError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from None
 
 
+def own_private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter, and last; or take one that is there, if it is one.
+
+    Raises:
+        IdentityError: it cannot be made, belongs to somebody else, or group or others have any right to it.
+    """
+    made = not path.exists()
+    make_private_folder(path)
+    try:
+        facts = path.stat()
+        if made:
+            _flush_folder(path.parent)
+    except OSError as error:
+        raise IdentityError(f"the folder {str(path)!r} cannot be looked at: {error.strerror}") from None
+    if facts.st_mode & _OTHERS_CAN_READ or facts.st_uid != os.geteuid():
+        raise IdentityError(
+            f"the folder {str(path)!r} has mode {stat.S_IMODE(facts.st_mode):04o} and belongs to user {facts.st_uid}: "
+            "models, dreams and sums are kept there in clear, so make it your own and run chmod 700 on it"
+        )
+
+
 def write_new(path: Path, content: bytes, *, mode: int) -> None:
     """Make a file that is not there yet: whole, on the disk, and with its mode from the first moment on.
 

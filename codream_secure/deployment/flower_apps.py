@@ -30,7 +30,8 @@ from codream_secure.deployment.roster import load_roster
 from codream_secure.deployment.streams import Backoff
 from codream_secure.deployment.streams.certificates import load
 from codream_secure.deployment.training import TrainingTerms, load_training
-from codream_secure.errors import ConfigError
+from codream_secure.errors import CodreamError, ConfigError
+from protocols import Roster
 
 _LOG = logging.getLogger(__name__)
 _RECORD = "codream"
@@ -40,11 +41,16 @@ _NODE_KEYS = ("member", "terms", "key", "passphrase-file", "roster", "tls", "dat
 _RUN_KEYS = ("terms", "roster", "tls", "listen", "state")
 
 
+class NodeFailedError(CodreamError):
+    """All that a server is told of what went wrong at a node."""
+
+
 def make_server_app() -> Any:
     """A ``flwr.serverapp.ServerApp``.
 
     It reads the run's configuration: ``terms``, ``roster``, ``tls``, ``listen`` (HOST:PORT) and ``state``, as the
-    options of ``codream-secure deploy server``, and ``join`` and ``patience`` in seconds, if they are given.
+    options of ``codream-secure deploy server``, and ``roster-digest``, ``join`` and ``patience`` (seconds), if they
+    are given.
 
     Raises:
         ConfigError: flwr is missing.
@@ -62,8 +68,9 @@ def make_client_app() -> Any:
     """A ``flwr.clientapp.ClientApp`` whose train messages are rounds.
 
     It reads the node's configuration: ``member``, ``terms``, ``key``, ``passphrase-file``, ``roster``, ``tls``,
-    ``data``, ``state`` and ``server``, as the options of ``codream-secure deploy client``, and ``part``, ``tls-name``
-    and ``patience``, if they are given.
+    ``data``, ``state`` and ``server``, as the options of ``codream-secure deploy client``, and ``part``, ``tls-name``,
+    ``roster-digest`` and ``patience``, if they are given. What goes wrong at a node is in its own log; the server is
+    told only that something did.
 
     Raises:
         ConfigError: flwr is missing.
@@ -73,8 +80,13 @@ def make_client_app() -> Any:
 
     @app.train()
     def train(message: Any, context: Any) -> Any:
-        number = int(message.content[_RECORD]["round"])
-        row = take_part(context.node_config, number)
+        try:
+            number = int(message.content[_RECORD]["round"])
+            row = take_part(context.node_config, number)
+        except Exception:
+            # Flower sends the text to the server, in clear: of a numerical error, say, or a path.
+            _LOG.exception("this node could not take part in a round")
+            raise NodeFailedError("this node could not take part in the round: its own log says why") from None
         finished = flower.ConfigRecord({"round": row["round"]})
         return flower.Message(flower.RecordDict({_RECORD: finished}), reply_to=message)
 
@@ -98,7 +110,7 @@ def serve(grid: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     coordinator = Coordinator(
         training,
         address=str(config["listen"]),
-        roster=load_roster(Path(str(config["roster"]))),
+        roster=_roster(config),
         tls=load(Path(str(config["tls"])), "server"),
         state=Path(str(config["state"])),
         waits=Waits(join=float(config.get("join", 300.0)), patience=patience),
@@ -143,7 +155,7 @@ def take_part(config: Mapping[str, Any], number: int) -> dict[str, Any]:
         connection=Connection(
             address=str(config["server"]),
             identity=identity,
-            roster=load_roster(Path(str(config["roster"]))),
+            roster=_roster(config),
             tls=load(Path(str(config["tls"])), str(config.get("tls-name", "client"))),
             backoff=Backoff(patience_s=float(config.get("patience", 300.0))),
         ),
@@ -158,6 +170,12 @@ def _training(config: Mapping[str, Any]) -> TrainingTerms:
     training = load_training(Path(str(config["terms"])))
     torch.set_num_threads(training.config.run.threads)
     return training
+
+
+def _roster(config: Mapping[str, Any]) -> Roster:
+    """The roster, and only the one that was compared, if the configuration says which that was."""
+    digest = config.get("roster-digest")
+    return load_roster(Path(str(config["roster"])), digest=None if digest is None else str(digest))
 
 
 def _require(config: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
@@ -196,7 +214,7 @@ def _answered(grid: Any, asked: Iterable[str]) -> int:
         for reply in grid.pull_messages(waited):
             waited.discard(reply.metadata.reply_to_message_id)
             if reply.has_error():
-                _LOG.warning("node %d failed: %s", reply.metadata.src_node_id, reply.error.reason)
+                _LOG.warning("node %d failed: %r", reply.metadata.src_node_id, reply.error.reason)
             else:
                 finished += 1
         if waited:

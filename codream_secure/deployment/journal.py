@@ -17,7 +17,7 @@ import numpy as np
 
 from codream_secure.deployment.storage import writing
 from codream_secure.errors import CheckpointError
-from codream_secure.runs.files import write_bytes
+from codream_secure.runs.files import PRIVATE, write_bytes
 from protocols import SumResult
 
 
@@ -73,7 +73,7 @@ class Journal:
             stream=np.array(stream),
         )
         with writing(self._folder):
-            write_bytes(self._path(number, place, "sum"), stream_of_bytes.getvalue())
+            write_bytes(self._path(number, place, "sum"), stream_of_bytes.getvalue(), mode=PRIVATE)
 
     def only(self, number: int, place: int) -> tuple[int, ...] | None:
         """Over whom alone a sum may be taken, since shares that open it over them may be out."""
@@ -86,7 +86,7 @@ class Journal:
     def bind(self, number: int, place: int, members: Sequence[int]) -> None:
         """From here on, a sum is taken over these members or not at all."""
         with writing(self._folder):
-            write_bytes(self._path(number, place, "only"), " ".join(map(str, members)).encode())
+            write_bytes(self._path(number, place, "only"), " ".join(map(str, members)).encode(), mode=PRIVATE)
 
     def forget(self, before: int) -> None:
         """Rounds before this one are over, and kept elsewhere."""

@@ -25,8 +25,9 @@ from typing import Any
 
 import torch
 
-from codream_secure.deployment.accuracy import counted, is_measured, pooled_accuracy
+from codream_secure.deployment.accuracy import accuracy_of, is_measured, mean_accuracy
 from codream_secure.deployment.client_data import ClientData
+from codream_secure.deployment.consents import Consents
 from codream_secure.deployment.conversation import (
     Began,
     Conversation,
@@ -46,7 +47,7 @@ from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
 from codream_secure.federation import Federation, Observer
 from codream_secure.methods.codream import CoDream
-from codream_secure.runs.files import write_jsonl
+from codream_secure.runs.files import PRIVATE, write_jsonl
 from protocols import Credentials, Identity, Roster
 
 _LOG = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ class Learner:
         self._training = training
         self._number = number
         self._connection = connection
-        self._conversation = Conversation()
+        self._consents = Consents(state / "consents")
+        self._conversation = Conversation(self._consents)
         self._channel = MemberChannel(
             training.protocol, training.config.data.clients, member=number, conversation=self._conversation
         )
@@ -226,17 +228,22 @@ class Learner:
                 )
             _LOG.warning("rounds %d to %d were missed; the buffer is taken over", before + 1, number - 1)
             self._take_over(buffer)
+        self._conversation.enter(number, base=before, buffer=buffer if before < number - 1 else None)
         self._channel.begin_round(number)
         figures = self._method.run_round(number)
         row: dict[str, Any] = {name: value for name, value in figures.items() if math.isfinite(value)}
-        counts = None
-        if is_measured(self._training.config, number):
-            counts = counted(self._method.models()[0], self._test)
-            row["test_accuracy"] = counts.accuracy
+        measured, accuracy = is_measured(self._training.config, number), None
+        if measured:
+            row["test_accuracy"] = accuracy = accuracy_of(self._method.models()[0], self._test)
         # Before the sum of accuracies: whoever has answered that has finished the round.
         self._keep(number, row)
-        if counts is not None:
-            pooled_accuracy(self._channel, {self._number: counts}, device=self._method.federation.device)
+        if measured:
+            mean_accuracy(
+                self._channel,
+                {self._number: accuracy},
+                bound=self._training.config.protocol.clip.counts,
+                device=self._method.federation.device,
+            )
         _LOG.info("round %d is finished", number, extra={"round": number, "member": self._number})
         self._on_round(number, row.get("test_accuracy"))
 
@@ -264,8 +271,9 @@ class Learner:
     def _keep(self, number: int, row: Mapping[str, Any]) -> None:
         self._rows.append({"round": number, **row})
         self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        self._consents.forget(self._states.oldest)
         with writing(self._states.folder):
-            write_jsonl(self._states.folder / "metrics.jsonl", self._rows)
+            write_jsonl(self._states.folder / "metrics.jsonl", self._rows, mode=PRIVATE)
         self._round, self._touched = number, False
 
     @contextlib.contextmanager

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from codream_secure.deployment.files import make_private_folder
+from codream_secure.deployment.files import own_private_folder
 from codream_secure.deployment.storage import writing
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
 from codream_secure.runs.checkpoint import load_checkpoint, save_checkpoint
-from codream_secure.runs.files import write_text
+from codream_secure.runs.files import PRIVATE, write_text
 
 _KEPT = 2
 _NAME = re.compile(r"round_(\d{6})\.pt")
@@ -30,18 +30,18 @@ class States:
 
     Raises:
         ConfigError: the folder is of another party or other terms.
-        IdentityError: the folder cannot be made.
+        IdentityError: the folder cannot be made, belongs to somebody else, or others have a right to it.
         StorageError: it cannot be written to.
     """
 
     def __init__(self, folder: Path, training: TrainingTerms, *, party: str) -> None:
         self.folder = folder
         self._terms = f"# {party}\n{training.to_toml()}"
-        make_private_folder(folder)
+        own_private_folder(folder)
         path = folder / "training.toml"
         if not path.exists():
             with writing(folder):
-                write_text(path, self._terms)
+                write_text(path, self._terms, mode=PRIVATE)
         elif path.read_text(encoding="utf-8") != self._terms:
             raise ConfigError(
                 f"state {str(folder)!r} belongs to another party or to other terms of training (see {str(path)!r}): "
@@ -53,6 +53,11 @@ class States:
         """Of the rounds there is a state of; -1 if there is none."""
         return max(self._numbers(), default=-1)
 
+    @property
+    def oldest(self) -> int:
+        """Of the rounds there is a state of; -1 if there is none."""
+        return min(self._numbers(), default=-1)
+
     def save(self, number: int, state: dict[str, Any]) -> None:
         """Keep the state after a round, and forget those that nobody will go back to.
 
@@ -60,7 +65,7 @@ class States:
             StorageError: it cannot be written; those before it are still there.
         """
         with writing(self.folder):
-            save_checkpoint(self._path(number), {"config": self._terms, "round": number, **state})
+            save_checkpoint(self._path(number), {"config": self._terms, "round": number, **state}, mode=PRIVATE)
             for old in self._numbers():
                 if old <= number - _KEPT or old > number:
                     self._path(old).unlink()

@@ -236,7 +236,7 @@ class ProtectedGrid(Grid):
         for reply in self._grid.send_and_receive(messages, timeout=timeout):
             node = reply.metadata.src_node_id
             if reply.has_error():
-                _LOG.warning("protected: node %d failed: %s", node, reply.error.reason)
+                _LOG.warning("protected: node %d failed: %r", node, reply.error.reason)
                 self._errors.append(reply)
                 continue
             try:
@@ -244,7 +244,7 @@ class ProtectedGrid(Grid):
                 if node not in asks or self._member_of.get(node, answer.member) != answer.member:
                     raise MessageRefusedError("it answers for somebody else")
             except MessageRefusedError as error:
-                _LOG.warning("protected: the reply of node %d is not used: %s", node, error)
+                _LOG.warning("protected: the reply of node %d is not used: %r", node, str(error))
                 continue
             answers[node] = answer
         return answers

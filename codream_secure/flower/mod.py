@@ -10,7 +10,7 @@ import msgspec
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from codream_secure.flower.contents import arrays_digest, layout, records_of, shown_digest, weight_of, without
+from codream_secure.flower.contents import layout, records_of, shown_digest, values_digest, weight_of, without
 from codream_secure.flower.envelopes import RECORD, Answer, Ask, Kind, MessageRefusedError, OpenedSum, ask_in
 from codream_secure.flower.members import CredentialsLoader, Member, from_node_config
 from codream_secure.flower.settings import EVALUATE, TRAIN, Protection
@@ -78,24 +78,21 @@ class _Node:
     kept: _Kept = field(default_factory=_Kept)
 
     def answer(self, ask: Ask, message: Message, *, context: Context, call_next: ClientAppCallable) -> Answer:
-        """Do what is asked. Whatever raises ends this node's part in the round: its state is gone by then."""
+        """Do what is asked. Whatever raises ends this node's part in the round: its machine is gone by then."""
         if ask.kind is Kind.HELLO:
             return Answer(self.member.number)
         store = Store(self.member.folder)
         with store.log() as log:
-            # The machine is not there any more if something raises below: a state is used once.
-            stored = store.take(self.run)
+            stored = store.get(self.run)
             if stored is not None:
                 self.kept = _read(stored)
-            if ask.kind is Kind.CLOSE:
-                if self.kept.released:
-                    # A run that is taken up again goes on with what it had spent.
-                    store.put(self.run, msgspec.msgpack.encode(_Kept(released=self.kept.released)))
-                return Answer(self.member.number)
-            # What may have been opened, and spent, is remembered through refusals and failures.
+            # What may have been opened, and spent, is remembered through refusals and failures, and when the run ends:
+            # it may be taken up again. The machine is not there any more: a state is used once.
             self.kept.released += ask.kind is Kind.STEP and self.protection.dp is not None
             remembered = _Kept(answered=self._may_be_open(ask), released=self.kept.released)
             store.put(self.run, msgspec.msgpack.encode(remembered))
+            if ask.kind is Kind.CLOSE:
+                return Answer(self.member.number)
             machine, answer = self._act(ask, message, log, context=context, call_next=call_next)
             sealed = self.protection.protocol.suspend_client(machine, self.member.sealing_key())
             self.kept.machine = sealed
@@ -104,7 +101,7 @@ class _Node:
 
     def _may_be_open(self, ask: Ask) -> list[bytes]:
         """What has been answered for good; a message that follows a contribution may open it."""
-        if self.kept.contributed is not None and ask.kind in (Kind.RELAY, Kind.TOTAL):
+        if self.kept.contributed is not None and ask.kind in (Kind.RELAY, Kind.TOTAL, Kind.CLOSE):
             self.kept.answered.append(self.kept.contributed)
             self.kept.contributed = None
         return self.kept.answered
@@ -190,8 +187,11 @@ class _Node:
 
     @staticmethod
     def _question(shown: RecordDict, stream: str) -> bytes:
-        """What a vector is an answer to, rounds and configurations aside: training may not depend on those."""
-        arrays = b"".join(arrays_digest(record) for _, record in sorted(shown.array_records.items()))
+        """What a vector is an answer to, rounds and configurations aside: training may not depend on those.
+
+        By value: a server that writes the same numbers down in another way asks the same.
+        """
+        arrays = b"".join(values_digest(record) for _, record in sorted(shown.array_records.items()))
         return stream.encode() + b"\0" + arrays
 
     def _note_dropped(self, content: RecordDict, summed: dict[str, float], stream: str) -> None:
@@ -209,7 +209,9 @@ def _read(stored: bytes) -> _Kept:
     try:
         return msgspec.msgpack.decode(stored, type=_Kept)
     except msgspec.MsgspecError:
-        raise MessageRefusedError("what this node kept of the run is damaged: it is out until the next round") from None
+        raise MessageRefusedError(
+            "what this node kept of the run is damaged, and so is what it has answered: it is out until the next run"
+        ) from None
 
 
 def _told(machine: SumClient) -> bytes:

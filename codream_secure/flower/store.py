@@ -1,8 +1,9 @@
 """What a node keeps between two messages: Flower starts a new process for each.
 
-A folder that nobody else can read has the log of rounds, which outlives runs, and for each run one sealed state. The
-state is taken out of the folder *before* it is used and put back, changed, before the answer leaves: two answers from
-one state could open a vector (see :meth:`protocols.machines.SumProtocol.suspend_client`). Flower's ``context.state``
+A folder that nobody else can read has the log of rounds, which outlives runs, and for each run one state. A sealed
+machine in it is written over *before* it is used and put back, changed, before the answer leaves: two answers from
+one state could open a vector (see :meth:`protocols.machines.SumProtocol.suspend_client`). The file is never away:
+what was answered and spent is in it, and a node that is killed must not forget that. Flower's ``context.state``
 would not do: it is handed back after the reply, so that the next message may find the state before.
 
 Leave the folder out of backups.
@@ -46,19 +47,15 @@ class Store:
         with closing(FileRoundLog(self.folder / "rounds.log")) as log:
             yield log
 
-    def take(self, run: int) -> bytes | None:
-        """A run's state, which is not in the folder any more; None if there is none."""
-        path = self._path(run)
+    def get(self, run: int) -> bytes | None:
+        """A run's state; None if there is none. It stays: put another over it before a machine in it is used."""
         try:
-            state = path.read_bytes()
+            return self._path(run).read_bytes()
         except FileNotFoundError:
             return None
-        path.unlink()
-        self._flush()
-        return state
 
     def put(self, run: int, state: bytes) -> None:
-        """Keep a run's state, whole or not at all."""
+        """Keep a run's state in place of the one before, whole or not at all."""
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".state.")
         try:
             with os.fdopen(handle, "wb") as stream:

@@ -18,11 +18,11 @@ from codream_secure.runs.files import write_bytes
 FORMAT = 1
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically."""
+def save_checkpoint(path: Path, state: dict[str, Any], *, mode: int | None = None) -> None:
+    """Write tensors and plain values atomically; see :func:`~codream_secure.runs.files.write_bytes` for the mode."""
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **state}, stream)
-    write_bytes(path, stream.getvalue())
+    write_bytes(path, stream.getvalue(), mode=mode)
 
 
 def load_checkpoint(path: Path, *, config: str) -> dict[str, Any]:

@@ -11,29 +11,63 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+PRIVATE = 0o600
+"""The mode of files that only their owner reads."""
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write atomically: a reader, or a run after a kill, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing, so that they outlive a loss of power."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        flush_folder(folder.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder last: what was made, renamed or removed there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Write atomically: a reader, or a run after a kill or a loss of power, sees the old content or the new, whole.
+
+    Once this returns, it is the new.
+
+    Args:
+        path: of the file; its folder is made.
+        content: all of it.
+        mode: permissions; None gives a result those of any file of this user.
+    """
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files private; a result is as readable as any file of this user.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        # mkstemp makes files private.
+        if mode is None:
+            umask = os.umask(0)
+            os.umask(umask)
+            mode = 0o666 & ~umask
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    flush_folder(path.parent)
 
 
-def write_text(path: Path, content: str) -> None:
+def write_text(path: Path, content: str, *, mode: int | None = None) -> None:
     """:func:`write_bytes` of UTF-8 text."""
-    write_bytes(path, content.encode())
+    write_bytes(path, content.encode(), mode=mode)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -41,9 +75,9 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, mode: int | None = None) -> None:
     """One JSON object a line."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows), mode=mode)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
+import os
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from codream_secure.deployment.streams.errors import RefusedError, UnreachableEr
 from codream_secure.deployment.streams.frames import Bye, Challenge, Codec, Data, Frame, Hello, Welcome
 from codream_secure.deployment.streams.handshake import greet, prove
 from codream_secure.deployment.streams.library import METHOD, SERVICE
+from codream_secure.deployment.streams.server import Arrived, Dealt, Event, StreamServer
 from codream_secure.errors import ConfigError
 from protocols import Identity, Roster
 
@@ -352,3 +356,56 @@ def test_a_hello_is_small(deploy: Any) -> None:
     )
     assert len(CODEC.encode(hello)) < 256
     assert CODEC.decode(CODEC.encode(hello), Hello) == hello
+
+
+async def flood(deployment: Any, port: int, sessions: int, size: int) -> None:
+    """One member that begins sessions, one after the other, and sends a message in each."""
+    for _ in range(sessions):
+        one = client(deployment, port)
+        task = asyncio.create_task(one.run())
+        arrival = await one.arrivals.get()
+        one.send(arrival.session_id, os.urandom(size))
+        await one.flush(5)
+        one.hang_up("enough")
+        with contextlib.suppress(RefusedError, UnreachableError):
+            await task
+
+
+def test_a_member_fills_no_more_than_a_window_by_beginning_sessions(deploy: Any) -> None:
+    deployment = deploy(3)
+    events: list[Event] = []
+
+    async def attack() -> None:
+        server = StreamServer(
+            "127.0.0.1:0",
+            roster=deployment.roster,
+            tls=load(deployment.folder, "server"),
+            limits=LIMITS,
+            emit=events.append,
+        )
+        port = await server.start()
+        size = LIMITS.window_bytes // 5
+        await flood(deployment, port, 8, size)
+        arrived = [event for event in events if isinstance(event, Arrived)]
+        assert len(arrived) == 4
+        # What has been dealt with makes room, whatever became of its session.
+        server.post((), [Dealt(event.member, event.session_id, len(event.message)) for event in arrived])
+        await flood(deployment, port, 1, size)
+        assert sum(isinstance(event, Arrived) for event in events) == 5
+        await server.stop()
+
+    run(attack)
+
+
+def test_messages_of_members_outside_the_round_are_not_kept(scene: Any) -> None:
+    deployment, aggregator = scene
+    size, batches = LIMITS.window_bytes // 5, 3
+    tracemalloc.start()
+    try:
+        for _ in range(batches):
+            asyncio.run(flood(deployment, aggregator.port, 4, size))
+            assert not aggregator.present
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 4 * size
+    finally:
+        tracemalloc.stop()

@@ -12,7 +12,7 @@ import pytest
 
 from codream_secure.deployment.streams import Tls
 from codream_secure.deployment.streams.certificates import load, make_certificates
-from codream_secure.errors import ConfigError
+from codream_secure.errors import ConfigError, IdentityError
 
 
 def run(program: str) -> str:
@@ -33,7 +33,7 @@ def test_where_grpc_is_missing_an_error_names_the_extra() -> None:
 import sys
 sys.modules["grpc"] = None
 from codream_secure.deployment.streams.library import load_grpc
-from codream_secure.errors import ConfigError
+from codream_secure.errors import ConfigError, IdentityError
 try:
     load_grpc()
 except ConfigError as error:
@@ -68,5 +68,14 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"authority=.*ca\.pem.* cannot be read"):
         load(tmp_path, "alice")
     (tmp_path / "ca.pem").write_text("nothing")
+    (tmp_path / "ca.pem").chmod(0o600)
     with pytest.raises(ConfigError, match="no PEM file"):
         Tls.from_files(authority=tmp_path / "ca.pem", certificate=tmp_path / "ca.pem", private_key=tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_private_key_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> None:
+    make_certificates(tmp_path, ["alice"])
+    (tmp_path / "alice.key").chmod(mode)
+    with pytest.raises(IdentityError, match="chmod 600"):
+        load(tmp_path, "alice")

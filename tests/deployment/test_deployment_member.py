@@ -19,13 +19,15 @@ from codream_secure.deployment.streams.calls import (
     End,
     Refusal,
     Relay,
+    Show,
+    Tensor,
     decode_downward,
     first_context,
     next_context,
     show,
 )
 from codream_secure.deployment.streams.calls import encode as encode_call
-from codream_secure.deployment.streams.errors import RefusedError
+from codream_secure.deployment.streams.errors import FrameError, RefusedError, printable
 from codream_secure.deployment.streams.server import Joined, Left
 from codream_secure.errors import ConfigError
 from protocols import FixedPoint, Phase, SumServer, Terms, make_protocol
@@ -152,6 +154,34 @@ def test_a_member_for_one_round_takes_part_in_no_other() -> None:
     hand(member, Begin(ROUND))
     with pytest.raises(RefusedError, match="is here for"):
         hand(member, Begin(os.urandom(16)))
+
+
+@pytest.mark.parametrize("pinned", [b"", ROUND], ids=["any", "pinned"])
+def test_a_machine_enters_the_round_that_was_begun_and_no_other(pinned: bytes) -> None:
+    member = Member(0, protocol=PLAIN, terms=TERMS, compute=ones, round_id=pinned)
+    hand(member, Begin(ROUND))
+    for round_id in (os.urandom(16), ROUND):
+        server = PLAIN.server((0, 1), terms=TERMS, round_id=round_id)
+        answer = hand(member, Relay(1, memoryview(server.open()[0])))
+        assert isinstance(answer, Refusal) == (round_id != ROUND)
+        assert round_id == ROUND or "another round" in answer.reason
+
+
+@pytest.mark.parametrize("shape", [[0, 2**39, 2**39, 2**39], [0, 2**39, 2**39], [2**39, 0, 2**39]])
+def test_shapes_that_cannot_be_are_malformed(shape: list[int]) -> None:
+    member = Member(0, protocol=PLAIN, terms=TERMS, compute=ones)
+    hand(member, Begin(ROUND))
+    with pytest.raises(FrameError, match="cannot be"):
+        hand(member, Show("dreams", [Tensor("float32", shape, memoryview(b""))]))
+
+
+def test_somebody_elses_text_does_not_reach_a_log_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Round(ones)
+    with caplog.at_level("INFO"):
+        hand(scene.members[0], End(ROUND, "over\n\x1b[2J"))
+    assert "over" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert printable("over\n\x1b[2J") == "over\\n\\x1b[2J"
 
 
 def test_a_protocol_whose_sums_clients_open_is_not_carried() -> None:

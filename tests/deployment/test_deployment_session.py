@@ -212,6 +212,18 @@ def test_a_side_that_claims_what_cannot_be_is_not_gone_on_with(received: int) ->
         one.resume(received)
 
 
+def test_what_the_other_side_once_said_had_reached_it_is_not_asked_for_again() -> None:
+    one, other = pair()
+    for _ in range(5):
+        one.send(b"message")
+    pump(one, other)
+    one.resume(4)
+    with pytest.raises(SessionError, match="4 to 5 are possible"):
+        one.resume(2)
+    one.resume(5)
+    assert one.outgoing() is None
+
+
 def test_consuming_needs_a_message() -> None:
     with pytest.raises(SessionError, match="consumed"):
         pair()[0].consumed()

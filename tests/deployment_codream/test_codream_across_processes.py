@@ -56,6 +56,10 @@ def test_processes_end_with_the_bits_of_one_process(
     assert images_read_by(clients[0]) == {"sklearn.datasets", "digits.csv.gz"}
     # What broke off could be gone on with; what is over is not kept.
     assert cohort.sums(1) == 0
+    # Over whom a client let its vectors be summed it remembers of the rounds that it could go back to.
+    consents = cohort.folder / "client0" / "consents"
+    assert [path.name for path in consents.iterdir()] == ["000001"]
+    assert all(path.read_text() == "0 1 2" for path in (consents / "000001").iterdir())
 
 
 @pytest.mark.slow

@@ -214,3 +214,29 @@ def _spoiled(change: Callable[[list[np.ndarray]], None]) -> list[np.ndarray]:
 def test_what_is_no_heading_is_refused(phase: str, arrays: list[np.ndarray]) -> None:
     with pytest.raises(DesyncError, match="begins"):
         read_heading(shown(phase, *arrays))
+
+
+def test_a_server_that_shows_faster_than_anybody_looks_is_kept_waiting() -> None:
+    conversation = Conversation(most_bytes=20_000)
+    thread = threading.Thread(
+        target=lambda: [conversation.put(shown("dreams", np.zeros(1000, np.float32))) for _ in range(50)]
+    )
+    thread.start()
+    held = []
+    for _ in range(50):
+        conversation.show()
+        held.append(conversation.held)
+    thread.join(30)
+    assert max(held) <= 20_000
+    assert conversation.held == 0
+
+
+def test_an_event_larger_than_the_room_is_taken_alone_and_nobody_waits_for_whoever_left() -> None:
+    conversation = Conversation(most_bytes=1000)
+    conversation.put(shown("dreams", np.zeros(1000, np.float32)))
+    thread = threading.Thread(target=lambda: conversation.put(Began()))
+    thread.start()
+    conversation.put(Gone(None))
+    conversation.close()
+    thread.join(30)
+    assert not thread.is_alive()

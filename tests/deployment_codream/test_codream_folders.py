@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from PIL import Image
 
+from codream_secure.base_channel import BaseChannel, flattened
+from codream_secure.deployment.accuracy import mean_accuracy
 from codream_secure.deployment.client_data import load_client_data
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.states import States
 from codream_secure.deployment.training import TrainingTerms, load_training, make_training
-from codream_secure.errors import CheckpointError, ConfigError, DataError
-from protocols import Identity, Roster, SumResult
+from codream_secure.errors import CheckpointError, ConfigError, DataError, IdentityError
+from protocols import Identity, Roster, SumResult, make_protocol
 
 IMAGES = {"classes": 3, "channels": 1, "height": 8, "width": 8, "mean": [0.5], "std": [0.25]}
 
@@ -185,3 +189,61 @@ def test_folders_are_read_by_the_names_of_the_terms(tmp_path: Path) -> None:
     assert sorted(set(data.train.labels.tolist())) == [0, 2]
     with pytest.raises(DataError, match="class 'cat' is not in the terms"):
         load_client_data(f"images:{tmp_path}", terms(images={**IMAGES, "classes": ["ant", "bee"]}))
+
+
+def test_a_folder_that_others_have_a_right_to_is_refused(tmp_path: Path) -> None:
+    for mode in (0o750, 0o701):
+        folder = tmp_path / f"{mode:o}"
+        folder.mkdir()
+        folder.chmod(mode)
+        with pytest.raises(IdentityError, match="chmod 700"):
+            States(folder, terms(), party="member 0")
+
+
+def test_files_of_a_party_are_for_the_owner_only_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        states = States(tmp_path / "state", terms(), party="member 0")
+        states.save(1, {"method": {}})
+        journal = Journal(states.folder / "journal")
+        journal.bind(1, 0, (0, 1))
+        ring = np.zeros(0, np.uint32)
+        journal.keep(
+            1, 0, SumResult(total=np.zeros(2), weight=None, contributors=(0, 1), ring=ring), stream="soft_labels"
+        )
+    finally:
+        os.umask(before)
+    files = [path for path in states.folder.rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+class Together(BaseChannel):
+    """Means over all clients, here, of what they sent."""
+
+    def __init__(self) -> None:
+        super().__init__(make_protocol("plain"), 3)
+        self.sent: dict[int, list[float]] = {}
+
+    def begin_round(self, number: int) -> None:
+        raise NotImplementedError
+
+    def broadcast(self, tensors: Any, *, phase: str) -> Any:
+        raise NotImplementedError
+
+    def mean_at_clients(self, *arguments: Any, **named: Any) -> Any:
+        raise NotImplementedError
+
+    def _sum(self, contributions: Any, phase: str, weights: Any, **named: Any) -> SumResult:
+        self.sent = {number: vector.tolist() for number, vector in flattened(contributions).items()}
+        total = np.sum(list(self.sent.values()), axis=0, dtype=np.float64)
+        return SumResult(total=total, weight=None, contributors=tuple(self.sent), ring=np.zeros(0, np.uint32))
+
+
+def test_accuracies_are_sent_as_shares_and_say_no_number_of_images() -> None:
+    channel = Together()
+    shares = {0: 0.25, 1: 0.75, 2: None}
+    found = mean_accuracy(channel, shares, bound=1000.0, device=torch.device("cpu"))
+    assert found == pytest.approx(0.5)
+    assert channel.sent == {0: [250.0, 1000.0], 1: [750.0, 1000.0], 2: [0.0, 0.0]}
+    assert mean_accuracy(channel, {0: None}, bound=1000.0, device=torch.device("cpu")) is None

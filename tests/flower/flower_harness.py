@@ -95,6 +95,7 @@ class OneProcess(Grid):
 
     def __init__(self, mods: Callable[[int], list[Any]], vanishes: Callable[[int, int], bool]) -> None:
         self._mods, self.vanishes = mods, vanishes
+        self.run_id = RUN
         self.nodes = {1000 + 17 * number: number for number in range(NODES)}
         self.wire: list[bytes] = []
         self.kinds: list[str] = []
@@ -142,7 +143,7 @@ class OneProcess(Grid):
 
     def _answer(self, number: int, message: Message) -> Message:
         context = Context(
-            run_id=RUN,
+            run_id=self.run_id,
             node_id=message.metadata.dst_node_id,
             node_config=self.config_of(number),
             state=RecordDict(),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -68,4 +69,8 @@ def test_a_deployment_ends_where_federated_averaging_ends_and_leaves_nothing_run
             np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-6)
             assert np.abs(array).max() > 0.01
     for number in range(4):
-        assert os.listdir(folder / f"state-{number}") == ["rounds.log"]
+        log, state = sorted((folder / f"state-{number}").iterdir())
+        assert log.name == "rounds.log"
+        assert state.match("run-*.state")
+        # What was answered is remembered; there is no machine any more.
+        assert msgspec.msgpack.decode(state.read_bytes())[:2] == [None, None]

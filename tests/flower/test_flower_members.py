@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed")
 
-from flower_harness import NODES, SIZES, OneProcess, initial, protection
+from flower_harness import NODES, RUN, SIZES, OneProcess, initial, protection
 from flwr.app import Context, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
@@ -143,11 +143,13 @@ def test_a_key_authoritys_key_is_no_members(files: dict[str, Any], tmp_path: Pat
         from_node_config(context(config(tmp_path, 8)))
 
 
-def from_files(folder: Path, config_of: Callable[[int], dict[str, Any]]) -> tuple[Any, OneProcess]:
+def from_files(
+    folder: Path, config_of: Callable[[int], dict[str, Any]], *, run_id: int = RUN
+) -> tuple[Any, OneProcess]:
     """A round of FedAvg over nodes that know of themselves what their files say; and a server with the folder's."""
     sums = protection()
     grid = OneProcess(lambda number: [protected_mod(sums)], lambda exchange, number: False)
-    grid.config_of = config_of
+    grid.config_of, grid.run_id = config_of, run_id
     strategy = Protected(FedAvg(fraction_evaluate=0.0), sums, roster=str(folder / "roster.toml"))
     return strategy.start(grid, initial_arrays=initial(), num_rounds=1), grid
 
@@ -167,7 +169,9 @@ def test_after_a_key_was_replaced_its_member_goes_on_under_its_number_and_its_ol
     replaced = next_roster(read_roster_file(tmp_path / "roster.toml"), replace={"n1": make_key(tmp_path / "new", "n1")})
     write_roster_file(replaced, tmp_path / "roster.toml")
     new = {"key": str(tmp_path / "new" / "n1.key")}
-    found, grid = from_files(tmp_path, lambda number: config(tmp_path, number, **(new if number == 1 else {})))
+    found, grid = from_files(
+        tmp_path, lambda number: config(tmp_path, number, **(new if number == 1 else {})), run_id=RUN + 1
+    )
     assert not grid.errors
     assert found.train_metrics_clientapp[1]["loss"] > 0
     assert (tmp_path / "state-1" / "rounds.log").read_bytes().startswith(log)

@@ -87,7 +87,9 @@ def test_the_noise_of_the_nodes_is_in_the_mean_and_of_the_size_that_is_accounted
 
 def test_two_runs_have_noise_of_their_own(make_grid: MakeGrid, members: list[Member]) -> None:
     sums = private()
-    first, second = (moved(run(make_grid(sums), sums, members)) for _ in range(2))
+    grids = [make_grid(sums) for _ in range(2)]
+    grids[1].run_id += 1
+    first, second = (moved(run(grid, sums, members)) for grid in grids)
     difference = (first - second) * NODES
     size = float(difference @ difference) / (2 * (2.0 * 50.0) ** 2 / 2 * NODES)
     assert chi2.ppf(FALSE_ALARM, difference.size) < size < chi2.isf(FALSE_ALARM, difference.size)
@@ -219,7 +221,8 @@ def test_nodes_count_too_and_through_the_end_of_a_run(make_grid: MakeGrid, membe
     run(grid, sums, members)
     assert grid.kinds.count("step") == 1
     # A server that forgets what it took.
-    forgetful = run(grid, sums, members, rounds=2)
+    others = ArrayRecord({name: Array(np.asarray(array.numpy() + 1)) for name, array in wide().items()})
+    forgetful = run(grid, sums, members, rounds=2, arrays=others)
     assert list(forgetful.train_metrics_clientapp) == [1]
     assert len(grid.errors) == NODES
     assert all("sum 3 of this run is beyond what was planned or budgeted for" in error for error in grid.errors)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 
 from codream_secure.errors import ConfigError
-from codream_secure.flower import Member, Protected, ProtectedGrid, SumLostError, protected_mod
+from codream_secure.flower import Member, Protected, ProtectedGrid, Protection, SumLostError, protected_mod
 from codream_secure.flower.envelopes import RECORD, MessageRefusedError
 from codream_secure.flower.store import Store
 from protocols import Identity, Roster
@@ -163,6 +165,62 @@ def test_the_same_arrays_are_not_answered_twice(make_grid: MakeGrid, members: li
     assert sum("the same arrays before" in error for error in grid.errors) == NODES
 
 
+def asked_again(grid: OneProcess, sums: Protection, members: list[Member], again: ArrayRecord) -> list[str]:
+    """What the nodes refuse with when a server that has begun anew shows these arrays after the initial ones."""
+    for number, arrays in enumerate((initial(), again)):
+        protected = ProtectedGrid(grid, sums, roster=members[0].roster)
+        messages = FedAvg(fraction_evaluate=0.0).configure_train(1, arrays, ConfigRecord(), protected)
+        grid.errors = []
+        replies = list(protected.send_and_receive(messages)) if not number else _replies(protected, messages)
+        protected.close()
+    assert not any(not reply.has_error() for reply in replies)
+    return grid.errors
+
+
+def _replies(protected: ProtectedGrid, messages: Any) -> list[Message]:
+    """None, where the run ends."""
+    try:
+        return list(protected.send_and_receive(messages))
+    except SumLostError:
+        return []
+
+
+@pytest.mark.parametrize("active", [False, True], ids=["passive", "active"])
+def test_the_end_of_a_run_makes_no_node_forget_what_it_answered(
+    active: bool, make_grid: MakeGrid, members: list[Member]
+) -> None:
+    sums = protection(active=active)
+    errors = asked_again(make_grid(sums), sums, members, initial())
+    assert sum("the same arrays before" in error for error in errors) == NODES
+
+
+def written(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> Array:
+    """An array in the bytes of another version of numpy's format."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, version=version)
+    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda array: written(array, (2, 0)),
+        lambda array: written(np.asfortranarray(array)),
+        lambda array: written(array.astype(array.dtype.newbyteorder(">"))),
+        lambda array: written(array.astype(np.float64)),
+        lambda array: written(np.where(array == 0, np.copysign(array, -1.0), array).astype(array.dtype)),
+    ],
+    ids=["version", "order", "endianness", "type", "signs of zeros"],
+)
+def test_the_same_numbers_written_in_another_way_are_not_answered(
+    rewrite: Callable[[np.ndarray], Array], make_grid: MakeGrid, members: list[Member]
+) -> None:
+    sums = protection(active=True)
+    again = ArrayRecord({name: rewrite(array.numpy()) for name, array in initial().items()})
+    errors = asked_again(make_grid(sums), sums, members, again)
+    assert sum("the same arrays before" in error for error in errors) == NODES
+
+
 @pytest.mark.parametrize("change", [{"clip": 1.0}, {"metrics": {"loss": 9.0}}, {"active": True}])
 def test_nodes_with_other_settings_take_no_part(
     change: dict[str, Any], make_grid: MakeGrid, members: list[Member]
@@ -253,7 +311,9 @@ def test_a_reply_without_the_number_of_examples_or_with_other_arrays_is_not_summ
 # What a node keeps
 
 
-def test_what_is_kept_is_private_sealed_and_gone_after_the_run(make_grid: MakeGrid, members: list[Member]) -> None:
+def test_what_is_kept_is_private_and_sealed_and_no_machine_after_the_run(
+    make_grid: MakeGrid, members: list[Member]
+) -> None:
     sums = protection()
     grid = make_grid(sums)
     kept: list[bytes] = []
@@ -267,16 +327,46 @@ def test_what_is_kept_is_private_sealed_and_gone_after_the_run(make_grid: MakeGr
 
     grid.vanishes = look
     run(grid, sums, members, rounds=1)
-    assert len(set(kept)) == 4
+    assert len(set(kept)) == 5
     assert not any(members[0].identity.private_bytes() in state for state in kept)
     assert members[0].folder.stat().st_mode & 0o777 == 0o700
-    assert os.listdir(members[0].folder) == ["rounds.log"]
+    # What is left says what was answered, and holds no machine.
+    assert sorted(os.listdir(members[0].folder)) == ["rounds.log", f"run-{RUN}.state"]
+    left = msgspec.msgpack.decode((members[0].folder / f"run-{RUN}.state").read_bytes())
+    assert left[:2] == [None, None]
 
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with pytest.raises(ConfigError, match="chmod 700"):
         Store(tmp_path)
+
+
+def test_a_state_that_cannot_be_written_over_is_not_lost(
+    make_grid: MakeGrid, members: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = protection(active=True)
+    grid = make_grid(sums)
+    protected = ProtectedGrid(grid, sums, roster=members[0].roster)
+    messages = FedAvg(fraction_evaluate=0.0).configure_train(1, initial(), ConfigRecord(), protected)
+    list(protected.send_and_receive(messages))
+    path = members[0].folder / f"run-{RUN}.state"
+    before = path.read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        protected.close()
+    assert any("No space left" in error for error in grid.errors)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_state_refuses_until_somebody_looks(make_grid: MakeGrid, members: list[Member]) -> None:
+    sums = protection()
+    grid = make_grid(sums)
+    path = Store(members[0].folder).folder / f"run-{RUN}.state"
+    path.write_bytes(b"\xff")
+    run(grid, sums, members, rounds=2)
+    assert sum("is damaged" in error for error in grid.errors) > 1
+    assert path.read_bytes() == b"\xff"
 
 
 # What servers refuse

@@ -116,3 +116,26 @@ def test_csv_comes_back_as_text(rows: list[dict[str, object]], tmp_path: Path) -
 def test_csv_columns_keep_the_order_of_first_appearance_and_lists_are_joined(tmp_path: Path) -> None:
     files.write_csv(tmp_path / "rows.csv", [{"round": 0, "clients": [0.5, 0.25]}, {"loss": 1.5, "round": 1}])
     assert (tmp_path / "rows.csv").read_text() == "round,clients,loss\n0,0.5;0.25,\n1,,1.5\n"
+
+
+def test_names_of_files_and_new_folders_are_flushed_after_what_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[str, bool]] = []
+    path = tmp_path / "one" / "two" / "file"
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), path.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_bytes(path, b"content")
+    folders = [str(tmp_path), str(tmp_path / "one"), str(path.parent)]
+    assert [name for name, _ in flushed if name in folders] == folders
+    assert flushed[-1] == (str(path.parent), True)
+
+
+def test_a_file_may_be_for_its_owner_only(tmp_path: Path) -> None:
+    files.write_jsonl(tmp_path / "rows", [{}], mode=files.PRIVATE)
+    assert stat.S_IMODE((tmp_path / "rows").stat().st_mode) == 0o600

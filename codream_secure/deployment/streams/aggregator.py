@@ -32,7 +32,7 @@ from codream_secure.deployment.streams.errors import BacklogError, FrameError, S
 from codream_secure.deployment.streams.limits import Deadlines, Limits
 from codream_secure.deployment.streams.loops import LoopThread
 from codream_secure.deployment.streams.member import check_carried
-from codream_secure.deployment.streams.server import Arrived, Event, Outgoing, StreamServer
+from codream_secure.deployment.streams.server import Arrived, Dealt, Event, Outgoing, StreamServer
 from codream_secure.deployment.streams.tls import Tls
 from protocols import Phase, PhaseError, ProtocolError, Roster, SumProtocol, SumResult, SumServer, Terms
 from protocols.machines import Outbox
@@ -101,7 +101,7 @@ class Aggregator:
         self._exchange = 0
         self._refused: set[int] = set()
         """Who will not answer in the present exchange."""
-        self._consumed: list[Arrived] = []
+        self._consumed: list[Dealt] = []
         self.missing: dict[Phase, frozenset[int]] = {}
         self.refusals: list[tuple[int, str]] = []
         self.late = 0
@@ -327,9 +327,12 @@ class Aggregator:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Arrived):
-            self._consumed.append(event)
+            dealt = Dealt(event.member, event.session_id, len(event.message))
             if self._attendance.enrolled.get(event.member) == event.session_id:
+                self._consumed.append(dealt)
                 self._take_message(event)
+            else:
+                self._loop.soon(self._server.post, (), [dealt])
         else:
             self._attendance.note(event)
 
@@ -350,7 +353,7 @@ class Aggregator:
                 reason = f"its answer is refused: {error}"
         else:
             reason = call.reason
-        _LOG.warning("member %d will not be waited for: %s", event.member, reason, extra={"member": event.member})
+        _LOG.warning("member %d will not be waited for: %r", event.member, reason, extra={"member": event.member})
         self.refusals.append((event.member, reason))
         self._refused.add(event.member)
 

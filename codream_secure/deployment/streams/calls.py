@@ -151,7 +151,11 @@ def shown(call: Show) -> list[npt.NDArray[np.generic]]:
         dtype = np.dtype(tensor.dtype).newbyteorder("<")
         if math.prod(tensor.shape) * dtype.itemsize != len(tensor.content):
             raise FrameError(f"an array of shape {tensor.shape} came with {len(tensor.content)} bytes")
-        array = np.frombuffer(tensor.content, dtype=dtype).reshape(tensor.shape)
+        try:
+            array = np.frombuffer(tensor.content, dtype=dtype).reshape(tensor.shape)
+        except ValueError:
+            # Of no elements, and with other sides longer than numpy counts.
+            raise FrameError(f"an array of shape {tensor.shape} cannot be") from None
         array.flags.writeable = False
         arrays.append(array)
     return arrays

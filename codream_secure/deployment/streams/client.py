@@ -16,6 +16,7 @@ from codream_secure.deployment.streams.errors import (
     SessionError,
     StreamError,
     UnreachableError,
+    printable,
 )
 from codream_secure.deployment.streams.frames import Bye, Challenge, Codec, Welcome, farewell
 from codream_secure.deployment.streams.handshake import greet, prove
@@ -137,7 +138,7 @@ class StreamClient:
             except asyncio.InvalidStateError:
                 problem = "the stream was over while something was being written"
             except self._grpc.aio.AioRpcError as error:
-                problem = f"{error.code().name}: {error.details()}"
+                problem = f"{error.code().name}: {printable(error.details() or '')}"
             if self.connections > before:
                 attempt, since = 0, time.monotonic()
             if time.monotonic() - since > self._backoff.patience_s:
@@ -146,7 +147,7 @@ class StreamClient:
                     f"attempt: {problem}"
                 )
             wait = self._backoff.longest(attempt) * random.uniform(0.5, 1.0)
-            _LOG.info("member %d connects to %s again in %.2f s: %s", self._member, self._address, wait, problem)
+            _LOG.info("member %d connects to %s again in %.2f s: %r", self._member, self._address, wait, problem)
             attempt += 1
             await asyncio.sleep(wait)
 
@@ -182,7 +183,7 @@ class StreamClient:
             return bytes(content)
         code = await call.code()
         if code is not self._grpc.StatusCode.OK:
-            raise StreamError(f"{code.name}: {await call.details()}")
+            raise StreamError(f"{code.name}: {printable(await call.details() or '')}")
         return None
 
     async def _expect(self, call: Any, kind: type[Challenge] | type[Welcome]) -> Any:
@@ -191,7 +192,7 @@ class StreamClient:
             raise StreamError("the server hung up during the handshake")
         frame: Any = self._codec.decode(content, kind, Bye)
         if isinstance(frame, Bye):
-            raise RefusedError(frame.reason, retry=frame.retry)
+            raise RefusedError(printable(frame.reason), retry=frame.retry)
         return frame
 
     async def _introduce(self, call: Any) -> Welcome:
@@ -232,7 +233,7 @@ class StreamClient:
         finally:
             self._line = None
         if bye is not None:
-            raise RefusedError(bye.reason, retry=bye.retry)
+            raise RefusedError(printable(bye.reason), retry=bye.retry)
         return line.closed
 
     def _enter(self, welcome: Welcome) -> Session:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from codream_secure.errors import CodreamError
 
 
+def printable(text: str) -> str:
+    """Somebody else's text, without what moves a cursor or begins a line in a terminal or a log.
+
+    >>> printable("no\\x1b[2J\\nway")
+    'no\\\\x1b[2J\\\\nway'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class StreamError(CodreamError):
     """Base of the transport's deliberate errors."""
 

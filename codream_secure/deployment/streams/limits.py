@@ -60,6 +60,10 @@ class Limits:
         """Most bytes of a message in one frame."""
         return self.frame_bytes - FRAME_OVERHEAD
 
+    def cost(self, size: int) -> int:
+        """What a message of so many bytes counts for in a window."""
+        return size + CHUNK_COST * -(-size // self.chunk_bytes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:

@@ -25,11 +25,13 @@ from codream_secure.deployment.streams.calls import (
 )
 from codream_secure.deployment.streams.errors import RefusedError
 from codream_secure.errors import ConfigError
-from protocols import Credentials, ProtocolError, SumClient, SumProtocol, Terms
+from protocols import Credentials, ProtocolError, SumClient, SumProtocol, Terms, wire
 from protocols.encoding import Values
+from protocols.terms import MAX_COHORT
 
 _LOG = logging.getLogger(__name__)
 _REASON = 400
+_OFFER_BYTES = 128 + 5 * MAX_COHORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,8 @@ class Member:
         credentials: identity, roster and memory of rounds; None where the protocol needs none.
         compute: gives the vector for a question.
         on_shown: told what is shown to everybody, before the questions about it.
+        on_opening: told over whom the latest vector is about to be summed, before this member helps to open the sum; a
+            ProtocolError that it raises refuses.
         round_id: the one round to take part in; empty for any.
 
     Attributes:
@@ -95,6 +99,7 @@ class Member:
         compute: Callable[[Asked], Contribution],
         credentials: Credentials | None = None,
         on_shown: Callable[[Shown], None] | None = None,
+        on_opening: Callable[[tuple[int, ...]], None] | None = None,
         round_id: bytes = b"",
     ) -> None:
         check_carried(protocol)
@@ -104,8 +109,11 @@ class Member:
         self._credentials = credentials
         self._compute = compute
         self._on_shown = on_shown
+        self._on_opening = on_opening
         self._pinned = round_id
         self._machine: SumClient | None = None
+        self._offered = False
+        """Whether it has been told which round it is for."""
         self._round_id = b""
         self._context = b""
         self._latest: Shown | None = None
@@ -136,7 +144,7 @@ class Member:
             case End():
                 self.drop()
                 self.rounds += 1
-                _LOG.info("round %s is over: %s", call.round_id.hex(), call.reason or "done")
+                _LOG.info("round %s is over: %r", call.round_id.hex(), call.reason or "done")
                 return None
             case Relay() | Ask():
                 try:
@@ -149,13 +157,14 @@ class Member:
         """Give the present round up, and wipe its secrets."""
         if self._machine is not None:
             self._machine.close()
-        self._machine, self._latest = None, None
+        self._machine, self._latest, self._offered = None, None, False
 
     def _begin(self, round_id: bytes) -> None:
         self.drop()
         if self._pinned and round_id != self._pinned:
             raise RefusedError(f"round {round_id.hex()} begins, where this member is here for {self._pinned.hex()}")
         self._machine = self._protocol.client(self.number, terms=self._terms, credentials=self._credentials)
+        self._machine.on_opening = self._on_opening
         self._round_id, self._context = round_id, first_context(round_id)
 
     def _show(self, call: Show, message: bytes | memoryview) -> None:
@@ -170,7 +179,11 @@ class Member:
     def _turn(self, call: Relay | Ask, overtaken: bool) -> Upward | None:
         if self._machine is None:
             return Refusal(call.exchange, "this member is in no round")
+        if not self._offered:
+            # What the aggregator says began, and a caller may have pinned, is the round that the machine enters.
+            wire.decode(call.message, wire.Offer, limit=_OFFER_BYTES, round_id=self._round_id)  # type: ignore[arg-type]
         answer = self._machine.receive(call.message)  # type: ignore[arg-type]  # any buffer will do
+        self._offered = True
         if isinstance(call, Relay):
             return None if answer is None else Answer(call.exchange, memoryview(answer))
         if overtaken or self.failure is not None:

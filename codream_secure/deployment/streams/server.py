@@ -56,6 +56,14 @@ class Left(NamedTuple):
 Event = Joined | Arrived | Left
 
 
+class Dealt(NamedTuple):
+    """A member's message of so many bytes has been dealt with, or dropped: it is not held any more."""
+
+    member: int
+    session_id: bytes
+    size: int
+
+
 class Outgoing(NamedTuple):
     """A message for a member, within a session."""
 
@@ -96,6 +104,8 @@ class StreamServer:
         self._emit = emit
         self._codec = Codec(limits.frame_bytes)
         self._peers: dict[int, _Peer] = {}
+        self._unread: dict[int, int] = {}
+        """What each member's messages count for that were told and not dealt with, in whatever session they came."""
         self._strangers = 0
         self.turned_away = 0
         self._server: Any = None
@@ -161,7 +171,7 @@ class StreamServer:
 
     # What the aggregator says
 
-    def post(self, messages: Iterable[Outgoing], consumed: Iterable[Arrived] = (), linger_s: float = 0.0) -> None:
+    def post(self, messages: Iterable[Outgoing], consumed: Iterable[Dealt] = (), linger_s: float = 0.0) -> None:
         """Send. Messages of sessions that are over are dropped; whoever does not keep up is hung up on.
 
         Args:
@@ -169,8 +179,8 @@ class StreamServer:
             consumed: what has been dealt with, so that its senders may send more.
             linger_s: give what follows a chance to travel along.
         """
-        for arrival in consumed:
-            self._acknowledge(arrival)
+        for dealt in consumed:
+            self._acknowledge(dealt)
         loop = asyncio.get_running_loop()
         for member, session_id, message in messages:
             peer = self._peer(member, session_id)
@@ -188,8 +198,11 @@ class StreamServer:
             else:
                 peer.line.nudge()
 
-    def _acknowledge(self, arrival: Arrived) -> None:
-        peer = self._peer(arrival.member, arrival.session_id)
+    def _acknowledge(self, dealt: Dealt) -> None:
+        left = self._unread.pop(dealt.member, 0) - self._limits.cost(dealt.size)
+        if left > 0:
+            self._unread[dealt.member] = left
+        peer = self._peer(dealt.member, dealt.session_id)
         if peer is not None:
             peer.session.consumed()
             if peer.line is not None and peer.session.owes_acknowledgement:
@@ -199,7 +212,7 @@ class StreamServer:
         """End a member's session; it may begin another."""
         peer = self._peers.pop(member, None)
         if peer is not None:
-            _LOG.warning("member %d is hung up on: %s", member, reason, extra={"member": member})
+            _LOG.warning("member %d is hung up on: %r", member, reason, extra={"member": member})
             if peer.line is not None:
                 peer.line.close(farewell(reason, retry=True))
             self._emit(Left(member, peer.session.session_id, True))
@@ -209,6 +222,21 @@ class StreamServer:
         return peer if peer is not None and peer.session.session_id == session_id else None
 
     # What clients say
+
+    def _deliver(self, member: int, session_id: bytes, message: bytes | memoryview) -> None:
+        """Tell of a message.
+
+        Raises:
+            SessionError: too many of this member's wait: a session bounds its own, and whoever begins one after the
+                other would fill the memory.
+        """
+        unread = self._unread.get(member, 0) + self._limits.cost(len(message))
+        if unread > self._limits.window_bytes:
+            raise SessionError(
+                f"more than {self._limits.window_bytes} bytes of this member's sessions wait to be dealt with"
+            )
+        self._unread[member] = unread
+        self._emit(Arrived(member, session_id, message))
 
     async def _serve(self, _: object, context: Any) -> None:
         """One stream, from its first byte to its last."""
@@ -222,7 +250,7 @@ class StreamServer:
                 hello = await self._authenticate(read, write)
         except (RefusedError, FrameError) as error:
             self.turned_away += 1
-            _LOG.warning("a stream from %s is refused: %s", context.peer(), error)
+            _LOG.warning("a stream from %s is refused: %r", context.peer(), str(error))
             bye = farewell(str(error), retry=isinstance(error, RefusedError) and error.retry)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REFUSAL_S):
@@ -270,7 +298,7 @@ class StreamServer:
             self._codec,
             read=read,
             write=write,
-            deliver=lambda message: self._emit(Arrived(member, session.session_id, message)),
+            deliver=lambda message: self._deliver(member, session.session_id, message),
         )
         peer.line = line
         self._emit(Joined(member, session.session_id, resumed))
@@ -281,7 +309,7 @@ class StreamServer:
         except GapError as error:
             await self._dismiss(write, str(error))
         except (FrameError, SessionError) as error:
-            _LOG.warning("member %d breaks the rules: %s", member, error, extra={"member": member})
+            _LOG.warning("member %d breaks the rules: %r", member, str(error), extra={"member": member})
             over = True
             await self._dismiss(write, str(error))
         except self._grpc.aio.BaseError:
@@ -305,7 +333,7 @@ class StreamServer:
                 peer.session.resume(hello.received)
                 return peer, True
             except SessionError as error:
-                _LOG.warning("member %d cannot go on with its session: %s", hello.member, error)
+                _LOG.warning("member %d cannot go on with its session: %r", hello.member, str(error))
         peer = self._peers[hello.member] = _Peer(Session(os.urandom(ID_BYTES), limits=self._limits))
         return peer, False
 

@@ -51,6 +51,8 @@ class Session:
         self.waiting = 0
         self._window: deque[_Chunk] = deque()
         """Chunks that are not acknowledged, in order."""
+        self._reached = 0
+        """The last chunk that the other side has said had reached it; what it holds is not kept here."""
         self._next = 1
         """The next chunk to put on the present connection."""
         self.received = 0
@@ -85,7 +87,7 @@ class Session:
                 f"the message has {len(message)} bytes: 1 to {self._limits.message_bytes} (message_bytes) are allowed"
             )
         view, step = memoryview(message), self._limits.chunk_bytes
-        cost = len(view) + CHUNK_COST * -(-len(view) // step)
+        cost = self._limits.cost(len(view))
         if self.waiting + cost > self._limits.window_bytes:
             raise BacklogError(
                 f"{self.waiting} bytes wait for acknowledgement, so {cost} more are above the window of "
@@ -133,11 +135,13 @@ class Session:
         Raises:
             SessionError: it cannot be; this session is over.
         """
-        if not self.acknowledged <= received <= self.sent:
+        least = max(self.acknowledged, self._reached)
+        if not least <= received <= self.sent:
             raise SessionError(
-                f"the other side says that chunk {received} was the last to reach it, where {self.acknowledged} to "
-                f"{self.sent} are possible"
+                f"the other side says that chunk {received} was the last to reach it, where {least} to {self.sent} "
+                "are possible"
             )
+        self._reached = received
         for chunk in self._window:
             if chunk.seq > received:
                 break

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from codream_secure.deployment.files import read_private
 from codream_secure.errors import ConfigError
+
+_KEY_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +32,13 @@ class Tls:
 
         Raises:
             ConfigError: one cannot be read, or is no PEM file.
+            IdentityError: the private key cannot be read, or others than its owner can get at it.
         """
         content = {}
         for name, path in (("authority", authority), ("certificate", certificate), ("private_key", private_key)):
             try:
-                content[name] = path.read_bytes()
+                private = name == "private_key"
+                content[name] = read_private(path, what=name, limit=_KEY_BYTES) if private else path.read_bytes()
             except OSError as error:
                 raise ConfigError(f"{name}={str(path)!r} cannot be read: {error.strerror}") from None
             if b"-----BEGIN " not in content[name]:
