@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from codream_secure.deployment.processes import Supervisor
 
 
 def main() -> None:
+    # A program that was started in the background may have been told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(sys.argv[1])
     prepare(folder)
     with Supervisor(folder, {"OMP_NUM_THREADS": "1"}) as supervisor:

@@ -21,7 +21,9 @@ _HOMOMORPHIC = (
     *("tag", "state", "vouchers", "voucher", "sealed tag", "contribution", "opened"),
 )
 _ENCRYPTED_SESSION = {"encrypted session": b"codream-secure homomorphic v1 session\0"}
-LABELS = {"terms": b"codream-secure terms v1\0", **_ENCRYPTED_SESSION} | {
+_LOCAL = {"suspended": b"codream-secure suspended v1\0"}
+"""Of what a client seals for itself; it never travels."""
+LABELS = {"terms": b"codream-secure terms v1\0", **_ENCRYPTED_SESSION, **_LOCAL} | {
     use: f"codream-secure {family} v1 {use}\0".encode("ascii")
     for family, uses in (("masked", _MASKED), ("homomorphic", _HOMOMORPHIC))
     for use in uses
