@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codream_secure.errors import PrivacyError
+from codream_secure.errors import ConfigError, PrivacyError
 from codream_secure.ledger import Ledger
 from codream_secure.recording import Recorder, Silent
 from codream_secure.releases import OpenReleases, Releases
@@ -138,7 +138,6 @@ class BaseChannel(ABC):
         self.recorder.opened(result, mean)
         return shaped(mean, like)
 
-    @abstractmethod
     def mean_at_clients(
         self,
         contributions: Mapping[int, Tensors],
@@ -158,7 +157,12 @@ class BaseChannel(ABC):
         Raises:
             protocols.ReplicaError: a client holds another state than the others, or could not open the sum.
             ProtocolError: as for :meth:`sum`.
+            ConfigError: sums of this channel are not opened by clients.
         """
+        raise ConfigError(
+            f"protocol.protection is {self.protocol.name!r}: clients open no sums here; use a protocol whose sums the "
+            "server opens, or a channel within one process"
+        )
 
     @abstractmethod
     def _sum(

@@ -54,16 +54,6 @@ class MemberChannel(BaseChannel):
             for array, tensor in zip(shown.tensors, tensors, strict=True)
         ]
 
-    def mean_at_clients(
-        self,
-        contributions: Mapping[int, Tensors],
-        *,
-        phase: str,
-        held: Mapping[int, Tensors],
-        bound: float | None = None,
-    ) -> dict[int, list[torch.Tensor]]:
-        raise NotImplementedError("terms of training refuse protocols whose sums clients open")
-
     def _sum(
         self,
         contributions: Mapping[int, Tensors],

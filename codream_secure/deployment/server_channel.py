@@ -59,16 +59,6 @@ class ServerChannel(BaseChannel):
             self.ledger.add_down(client, phase, size)
         return [tensor.detach().clone() for tensor in tensors]
 
-    def mean_at_clients(
-        self,
-        contributions: Mapping[int, Tensors],
-        *,
-        phase: str,
-        held: Mapping[int, Tensors],
-        bound: float | None = None,
-    ) -> dict[int, list[torch.Tensor]]:
-        raise NotImplementedError("terms of training refuse protocols whose sums clients open")
-
     def _sum(
         self,
         contributions: Mapping[int, Tensors],
