@@ -12,7 +12,7 @@ import typer
 
 from codream_secure.cli.exits import logged_end
 from codream_secure.cli.tables import percent, show_deployment
-from codream_secure.deployment.logs import LogFormat, start_logging
+from codream_secure.deployment.logs import LogFormat, logging_to
 
 if TYPE_CHECKING:
     from codream_secure.deployment.training import TrainingTerms
@@ -171,8 +171,8 @@ def deploy_demo(
 @contextlib.contextmanager
 def _logged(log_format: LogFormat, verbose: bool) -> Iterator[None]:
     """What is said from here on goes to standard error in this form, the last word of all included."""
-    start_logging(log_format, verbose=verbose)
-    with logged_end() if log_format is LogFormat.JSON else contextlib.nullcontext():
+    ending = logged_end() if log_format is LogFormat.JSON else contextlib.nullcontext()
+    with logging_to(log_format, verbose=verbose), ending:
         yield
 
 

@@ -6,11 +6,13 @@ more than it shows. Text that came from another machine cannot begin a line of i
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 FIELDS = ("round", "phase", "member", "place", "attempt", "seconds", "members")
@@ -55,8 +57,9 @@ class TextFormatter(logging.Formatter):
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def start_logging(form: LogFormat, *, verbose: bool = False, stream: TextIO | None = None) -> None:
-    """Send this package's lines, and Python's warnings, to a stream.
+@contextlib.contextmanager
+def logging_to(form: LogFormat, *, verbose: bool = False, stream: TextIO | None = None) -> Iterator[None]:
+    """Send this package's lines, and Python's warnings, to a stream; afterwards to where they went before.
 
     The root logger is left alone: libraries configure and use it as they please.
 
@@ -67,11 +70,19 @@ def start_logging(form: LogFormat, *, verbose: bool = False, stream: TextIO | No
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     logging.captureWarnings(form is LogFormat.JSON)
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
+    for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def _plain(value: Any) -> Any:

@@ -149,6 +149,15 @@ def test_an_interrupt_is_a_json_line_too(
     assert [json.loads(line)["level"] for line in done.err.splitlines()] == ["ERROR"]
 
 
+def test_a_command_leaves_logging_as_it_was(command: Command, folder: Path, tmp_path: Path) -> None:
+    """Whoever calls it from a program of their own goes on reading what this package says."""
+    loggers = [logging.getLogger(name) for name in ("codream_secure", "py.warnings")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    options = ["--state", str(tmp_path / "state"), "--log-format", "json", "--verbose"]
+    assert command(*with_option(server_command(folder, listen="nowhere"), *options[:2]), *options[2:]).code == 2
+    assert [(logger.handlers, logger.propagate, logger.level) for logger in loggers] == before
+
+
 def test_names_from_elsewhere_begin_no_line_of_a_log() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

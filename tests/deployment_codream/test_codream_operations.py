@@ -24,7 +24,7 @@ from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.coordinator import Coordinator, Waits
 from codream_secure.deployment.identity import load_identity, save_identity
 from codream_secure.deployment.learner import Connection, Learner
-from codream_secure.deployment.logs import LogFormat, start_logging
+from codream_secure.deployment.logs import LogFormat, logging_to
 from codream_secure.deployment.membership import next_roster
 from codream_secure.deployment.metrics import Metrics
 from codream_secure.deployment.public_half import make_public_half
@@ -115,18 +115,10 @@ def noted(secrets: list[bytes]) -> Iterator[None]:
 @contextlib.contextmanager
 def json_lines() -> Iterator[io.StringIO]:
     """Everything that this package says, down to what nobody asks for."""
-    loggers = [logging.getLogger(name) for name in ("codream_secure", "py.warnings")]
-    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     stream = io.StringIO()
-    start_logging(LogFormat.JSON, verbose=True, stream=stream)
-    loggers[0].setLevel(logging.DEBUG)
-    try:
+    with logging_to(LogFormat.JSON, verbose=True, stream=stream):
+        logging.getLogger("codream_secure").setLevel(logging.DEBUG)
         yield stream
-    finally:
-        logging.captureWarnings(False)
-        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
 
 
 def knock(address: str, tls: Any) -> None:
