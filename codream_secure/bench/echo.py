@@ -25,7 +25,7 @@ class EchoServer:
         self._tls = tls
         self._clients = clients
         self._streams: list[Any] = []
-        self._loop = LoopThread("echo")
+        self._loop = LoopThread()
         self.port = self._loop.call(self._start())
 
     async def _start(self) -> int:

@@ -107,7 +107,7 @@ class Aggregator:
         self.late = 0
         self.bytes_down = 0
         self.on_opening: Callable[[tuple[int, ...]], None] = lambda members: None
-        self._loop = LoopThread("streams")
+        self._loop = LoopThread()
         try:
             self.port = self._loop.call(self._server.start())
         except BaseException:

@@ -9,6 +9,7 @@ import random
 import time
 from typing import Any, NamedTuple
 
+from codream_secure.deployment.streams.buffers import keep_freed_memory
 from codream_secure.deployment.streams.errors import (
     FrameError,
     GapError,
@@ -68,6 +69,7 @@ class StreamClient:
         round_id: bytes = b"",
     ) -> None:
         self._grpc = load_grpc()
+        keep_freed_memory()
         self._address = address
         self._member = member
         self._identity = identity

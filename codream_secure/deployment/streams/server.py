@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from codream_secure.deployment.streams.buffers import keep_freed_memory
 from codream_secure.deployment.streams.errors import BacklogError, FrameError, GapError, RefusedError, SessionError
 from codream_secure.deployment.streams.frames import ID_BYTES, Bye, Codec, Hello, Proof, Welcome, farewell
 from codream_secure.deployment.streams.handshake import challenge, check_hello, check_proof
@@ -97,6 +98,7 @@ class StreamServer:
         self, address: str, *, roster: Roster, tls: Tls, limits: Limits, emit: Callable[[Event], None]
     ) -> None:
         self._grpc = load_grpc()
+        keep_freed_memory()
         self._address = address
         self._roster = roster
         self._tls = tls
