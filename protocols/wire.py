@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 
@@ -246,6 +247,10 @@ AnyMessage = (
 _LONG: dict[type[Message], str] = {Contribution: "ring", Ciphertexts: "body", Total: "body", Opened: "ring"}
 """Messages whose last field is a vector."""
 
+_MAC = AESGCM(bytes(32))
+_ONE_CALL = 2**31 - 1
+"""Longest body that :data:`_MAC` takes."""
+
 _M = TypeVar("_M", bound=Message)
 _DECODER = msgspec.msgpack.Decoder(AnyMessage)
 _ENCODER = msgspec.msgpack.Encoder()
@@ -275,7 +280,10 @@ def checksum(version: int, *parts: bytes | memoryview) -> bytes:
         version: of the frame.
         parts: the body, in one piece or several.
     """
-    mac = Cipher(AES(bytes(32)), GCM(version.to_bytes(12, "big"))).encryptor()
+    nonce = version.to_bytes(12, "big")
+    if len(parts) == 1 and len(parts[0]) <= _ONE_CALL:
+        return _MAC.encrypt(nonce, b"", parts[0])
+    mac = Cipher(AES(bytes(32)), GCM(nonce)).encryptor()
     for part in parts:
         mac.authenticate_additional_data(part)
     mac.finalize()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from codream_secure.deployment.streams.calls import (
     show,
 )
 from codream_secure.deployment.streams.errors import BacklogError, FrameError, StreamError
+from codream_secure.deployment.streams.inbox import Inbox
 from codream_secure.deployment.streams.limits import Deadlines, Limits
 from codream_secure.deployment.streams.loops import LoopThread
 from codream_secure.deployment.streams.member import check_carried
@@ -94,8 +94,8 @@ class Aggregator:
         self._roster = roster
         self._limits = limits or Limits()
         self._deadlines = deadlines or Deadlines()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._server = StreamServer(address, roster=roster, tls=tls, limits=self._limits, emit=self._events.put)
+        self._inbox = Inbox()
+        self._server = StreamServer(address, roster=roster, tls=tls, limits=self._limits, emit=self._inbox.put)
         self._attendance = Attendance()
         self._round: _Round | None = None
         self._exchange = 0
@@ -133,8 +133,7 @@ class Aggregator:
     @property
     def present(self) -> frozenset[int]:
         """Whose stream stands now."""
-        while not self._events.empty():
-            self._take(self._events.get())
+        self._await_events(0.0)
         return frozenset(self._attendance.present)
 
     def wait_for(self, members: Iterable[int], *, timeout_s: float) -> frozenset[int]:
@@ -145,14 +144,13 @@ class Aggregator:
         """
         wanted, end = frozenset(members), time.monotonic() + timeout_s
         while not wanted <= self.present and (left := end - time.monotonic()) > 0:
-            self._await_event(left)
+            self._await_events(left)
         return wanted & self.present
 
     @property
     def enrolled(self) -> dict[int, bytes]:
         """Member to session, of all who are in the present round: another session is another life of a member."""
-        while not self._events.empty():
-            self._take(self._events.get())
+        self._await_events(0.0)
         return dict(self._attendance.enrolled)
 
     def traffic(self) -> tuple[int, int]:
@@ -244,10 +242,7 @@ class Aggregator:
         try:
             self._drive(
                 going_on,
-                lambda exchange: {
-                    member: encode(Ask(exchange, stream, values, memoryview(message)))
-                    for member, message in asked.items()
-                },
+                lambda exchange: _calls(asked, lambda message: Ask(exchange, stream, values, message)),
             )
         except ProtocolError as error:
             if error.asked_to_open is not None:
@@ -288,7 +283,8 @@ class Aggregator:
             if collected and machine.phase not in (Phase.READY, Phase.CLOSED):
                 self.on_opening(tuple(sorted(machine.expected)))
         self._exchange += 1
-        self._post(make(self._exchange))
+        if last := make(self._exchange):
+            self._post(last)
         if machine.failure is not None:
             raise machine.failure
 
@@ -305,25 +301,21 @@ class Aggregator:
             left = min(end, until) - time.monotonic()
             if end <= time.monotonic():
                 # What has arrived by now is in time, even if there was no time to look at it.
-                for _ in range(self._events.qsize()):
-                    self._take(self._events.get())
+                self._await_events(0.0)
                 for member in sorted(machine.expected):
                     where = {"member": member, "phase": phase.name.lower()}
                     _LOG.warning("member %d has not answered by the deadline: %s", member, phase.value, extra=where)
                 return
-            self._await_event(max(left, 0.0))
+            self._await_events(left, messages=len(waited))
 
     def _patience(self, phase: Phase) -> float:
         if phase in (Phase.ADVERTISE, Phase.SHARE):
             return self._deadlines.setup_s
         return self._deadlines.contribute_s if phase is Phase.COLLECT else self._deadlines.open_s
 
-    def _await_event(self, timeout_s: float) -> None:
-        try:
-            event = self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return
-        self._take(event)
+    def _await_events(self, timeout_s: float, *, messages: int = 1) -> None:
+        for event in self._inbox.take(timeout_s, messages=messages):
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Arrived):
@@ -372,7 +364,11 @@ class Aggregator:
 def _relayed(outbox: Outbox) -> Callable[[int], dict[int, bytes]]:
     """A machine's messages as calls of an exchange whose number comes later."""
 
-    def make(exchange: int) -> dict[int, bytes]:
-        return {member: encode(Relay(exchange, memoryview(message))) for member, message in outbox.items()}
+    return lambda exchange: _calls(outbox, lambda message: Relay(exchange, message))
 
-    return make
+
+def _calls(outbox: Outbox, wrap: Callable[[memoryview], Call]) -> dict[int, bytes]:
+    """A machine's messages as calls. What is the same object for several members is encoded once and stays one."""
+    encoded = {id(message): message for message in outbox.values()}
+    calls = {key: encode(wrap(memoryview(message))) for key, message in encoded.items()}
+    return {member: calls[id(message)] for member, message in outbox.items()}

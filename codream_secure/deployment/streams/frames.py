@@ -128,6 +128,8 @@ class Codec:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._latest: tuple[list[Data | Ack], bytes] = ([], b"")
+        """The latest frame with a long payload: whoever is shown a broadcast is mostly at the same numbers."""
 
     def encode(self, frame: Frame) -> bytes:
         """A frame as bytes.
@@ -143,12 +145,17 @@ class Codec:
         Raises:
             FrameError: they are more than 15, or longer than the limit.
         """
-        if len(frames) == 1:
-            return self.encode(frames[0])
         if len(frames) > MAX_BATCH:
             raise FrameError(f"{len(frames)} frames are no batch: at most {MAX_BATCH}")
+        earlier, content = self._latest
+        if len(frames) == len(earlier) and all(map(_alike, frames, earlier)):
+            return content
         parts = (part for frame in frames for part in _parts(frame))
-        return self._limited(b"".join((_PREFIX, b"\x92\x08", bytes([0x90 | len(frames)]), *parts)))
+        head = (_PREFIX,) if len(frames) == 1 else (_PREFIX, b"\x92\x08", bytes([0x90 | len(frames)]))
+        content = self._limited(b"".join((*head, *parts)))
+        if len(content) >= _LONG:
+            self._latest = frames, content
+        return content
 
     def _limited(self, content: bytes) -> bytes:
         if len(content) > self.limit:
@@ -176,6 +183,15 @@ class Codec:
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise FrameError(f"the frame is {type(frame).__name__}, where {expected} is expected")
         return frame
+
+
+def _alike(one: Data | Ack, other: Data | Ack) -> bool:
+    """Whether two frames are the same for sure, without a look at what they carry."""
+    if isinstance(one, Ack) or isinstance(other, Ack):
+        return type(one) is type(other) and one.ack == other.ack
+    return (
+        one.payload is other.payload and one.seq == other.seq and one.ack == other.ack and one.size == other.size
+    )
 
 
 def _parts(frame: Frame) -> tuple[bytes | memoryview, ...]:

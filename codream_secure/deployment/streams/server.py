@@ -20,7 +20,7 @@ from codream_secure.deployment.streams.handshake import challenge, check_hello, 
 from codream_secure.deployment.streams.library import METHOD, SERVICE, load_grpc
 from codream_secure.deployment.streams.limits import Limits
 from codream_secure.deployment.streams.line import Line
-from codream_secure.deployment.streams.session import Session
+from codream_secure.deployment.streams.session import Session, cut
 from codream_secure.deployment.streams.tls import Tls
 from codream_secure.errors import ConfigError
 from protocols import Roster
@@ -183,22 +183,27 @@ class StreamServer:
         """
         for dealt in consumed:
             self._acknowledge(dealt)
-        loop = asyncio.get_running_loop()
+        chunks: dict[int, list[memoryview]] = {}
+        lingering: list[Line] = []
         for member, session_id, message in messages:
             peer = self._peer(member, session_id)
             if peer is None:
                 continue
+            if id(message) not in chunks:
+                chunks[id(message)] = cut(message, self._limits.chunk_bytes)
             try:
-                peer.session.send(message)
+                peer.session.send(message, chunks=chunks[id(message)])
             except BacklogError as error:
                 self.hang_up(member, str(error))
                 continue
             if peer.line is None:
                 continue
             if linger_s:
-                loop.call_later(linger_s, peer.line.nudge)
+                lingering.append(peer.line)
             else:
                 peer.line.nudge()
+        if lingering:
+            asyncio.get_running_loop().call_later(linger_s, _nudge_all, lingering)
 
     def _acknowledge(self, dealt: Dealt) -> None:
         left = self._unread.pop(dealt.member, 0) - self._limits.cost(dealt.size)
@@ -343,3 +348,10 @@ class StreamServer:
         with contextlib.suppress(TimeoutError, self._grpc.aio.BaseError):
             async with asyncio.timeout(_REFUSAL_S):
                 await write(self._codec.encode(farewell(reason, retry=True)))
+
+
+def _nudge_all(lines: Iterable[Line]) -> None:
+    """Have them say what they have not said by now."""
+    for line in lines:
+        if line.session.has_more:
+            line.nudge()

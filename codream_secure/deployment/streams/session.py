@@ -12,11 +12,18 @@ questions and answers, never.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codream_secure.deployment.streams.errors import BacklogError, GapError, SessionError
 from codream_secure.deployment.streams.frames import Ack, Data
 from codream_secure.deployment.streams.limits import CHUNK_COST, Limits
+
+
+def cut(message: bytes, chunk_bytes: int) -> list[memoryview]:
+    """A message as views of so many bytes, the last one of what is left."""
+    view = memoryview(message)
+    return [view[start : start + chunk_bytes] for start in range(0, len(view), chunk_bytes)]
 
 
 @dataclass(slots=True)
@@ -73,11 +80,13 @@ class Session:
 
     # Sending
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, *, chunks: Sequence[memoryview] | None = None) -> None:
         """Take a message on; it stays here until the other side has it.
 
         Args:
             message: at least one byte.
+            chunks: what :func:`cut` makes of it, where several sessions send it: frames with the very same chunk are
+                made once.
 
         Raises:
             BacklogError: it is too long, or too much waits already; nothing was taken on.
@@ -86,17 +95,17 @@ class Session:
             raise BacklogError(
                 f"the message has {len(message)} bytes: 1 to {self._limits.message_bytes} (message_bytes) are allowed"
             )
-        view, step = memoryview(message), self._limits.chunk_bytes
-        cost = self._limits.cost(len(view))
+        cost = self._limits.cost(len(message))
         if self.waiting + cost > self._limits.window_bytes:
             raise BacklogError(
                 f"{self.waiting} bytes wait for acknowledgement, so {cost} more are above the window of "
                 f"{self._limits.window_bytes} (window_bytes): the other side does not keep up"
             )
-        for start in range(0, len(view), step):
+        size = len(message)
+        for content in cut(message, self._limits.chunk_bytes) if chunks is None else chunks:
             self.sent += 1
-            content = view[start : start + step]
-            self._window.append(_Chunk(self.sent, len(content) + CHUNK_COST, 0 if start else len(view), content))
+            self._window.append(_Chunk(self.sent, len(content) + CHUNK_COST, size, content))
+            size = 0
         self.waiting += cost
 
     def outgoing(self, room: int | None = None) -> Data | Ack | None:
@@ -117,6 +126,11 @@ class Session:
             self._tell()
             return Ack(self._dealt_with)
         return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`outgoing` has something to say."""
+        return self._next <= self.sent or self.owes_acknowledgement
 
     @property
     def owes_acknowledgement(self) -> bool:
