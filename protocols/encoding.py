@@ -23,7 +23,7 @@ Values = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 _UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {32: np.uint32, 64: np.uint64}
 _SIGNED: dict[int, type[np.signedinteger[Any]]] = {32: np.int32, 64: np.int64}
-_BLOCK_VALUES = 16 * 1024
+_BLOCK_VALUES = 32 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +168,10 @@ class FixedPoint:
             found = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values)
             raise ContributionError(f"values are {found}: hand over one flat float32 or float64 vector")
         self._check_weight(weight)
-        values, clipped = self._bounded(values)
-        signed = self._rounded(values, generator)
+        clipped, signed = 0, self._nearest_within(values)
+        if signed is None:
+            values, clipped = self._bounded(values)
+            signed = self._rounded(values, generator)
         if weight is not None:
             signed = np.append(signed * signed.dtype.type(weight), signed.dtype.type(weight))
         report = EncodingReport(
@@ -192,7 +194,8 @@ class FixedPoint:
         weight = None
         if self.max_weight is not None:
             signed, weight = signed[:-1], int(signed[-1])
-        return Decoded(np.ldexp(signed.astype(np.float64), -self.exponent), weight)
+        total = signed.astype(np.float64)
+        return Decoded(cast(npt.NDArray[np.float64], _scaled(total, -self.exponent, total)), weight)
 
     def _check_weight(self, weight: int | None) -> None:
         if self.max_weight is None:
@@ -236,7 +239,9 @@ class FixedPoint:
     def _rounded(self, values: Values, generator: np.random.Generator | None) -> npt.NDArray[np.signedinteger[Any]]:
         signed = np.dtype(_SIGNED[self.ring_bits])
         if self.rounding == "nearest":
-            return self._nearest(values)
+            integers = self._nearest(values)
+            assert integers is not None
+            return integers
         scaled = _scaled(values, self.exponent)
         if self.rounding == "stochastic":
             uniform = (generator or np.random.default_rng()).random(len(values))
@@ -245,12 +250,23 @@ class FixedPoint:
             return below.astype(signed) + (uniform < scaled - below)
         return self._shrunk(np.trunc(scaled).astype(signed), scaled)
 
-    def _nearest(self, values: Values) -> npt.NDArray[np.signedinteger[Any]]:
-        """Scaled and rounded a block at a time, so that only the result is written to memory."""
+    def _nearest_within(self, values: Values) -> npt.NDArray[np.signedinteger[Any]] | None:
+        """What :meth:`_nearest` gives for values that are all within the bound; None where one is not, or no number."""
+        if self.rounding != "nearest" or self.norm != "linf":
+            return None
+        return self._nearest(values, within=self.clip)
+
+    def _nearest(self, values: Values, within: float = math.inf) -> npt.NDArray[np.signedinteger[Any]] | None:
+        """Scaled and rounded a block at a time, so that values come from memory once, and only the result goes there."""
         integers: npt.NDArray[np.signedinteger[Any]] = np.empty(len(values), dtype=_SIGNED[self.ring_bits])
+        room = np.empty(min(len(values), _BLOCK_VALUES), dtype=values.dtype)
         for start in range(0, len(values), _BLOCK_VALUES):
-            block = _scaled(values[start : start + _BLOCK_VALUES], self.exponent)
-            integers[start : start + _BLOCK_VALUES] = np.rint(block, out=block)
+            block = values[start : start + _BLOCK_VALUES]
+            # False for NaN as well.
+            if not (np.minimum.reduce(block) >= -within and np.maximum.reduce(block) <= within):
+                return None
+            scaled = _scaled(block, self.exponent, room[: len(block)])
+            integers[start : start + _BLOCK_VALUES] = np.rint(scaled, out=scaled)
         return integers
 
     def _shrunk(
@@ -293,15 +309,15 @@ def whole(name: str, value: object, error: type[ProtocolError]) -> int:
         raise error(f"{name} is {value!r}: it must be an integer") from None
 
 
-def _scaled(values: Values, exponent: int) -> Values:
-    """values * 2^exponent, as a new array: by a product where the factor is such a float, as it nearly always is.
+def _scaled(values: Values, exponent: int, out: Values | None = None) -> Values:
+    """values * 2^exponent, in ``out`` or a new array: by a product where the factor is such a float, as nearly always.
 
     Both ways round alike, and only where a result is subnormal; ``ldexp`` takes four times as long.
     """
     kind = np.finfo(values.dtype)
     if kind.minexp <= exponent < kind.maxexp:
-        return cast(Values, values * values.dtype.type(2.0**exponent))
-    return cast(Values, np.ldexp(values, exponent))
+        return cast(Values, np.multiply(values, values.dtype.type(2.0**exponent), out=out))
+    return cast(Values, np.ldexp(values, exponent, out=out))
 
 
 def _ceil_scaled(clip: float, exponent: int) -> int:

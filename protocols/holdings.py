@@ -34,6 +34,8 @@ class Holdings:
         self.roots = dict(roots)
         self.selves = selves
         self.batches = dict(batches)
+        self._wiped = 0
+        """Bytes of every batch that are overwritten already."""
         self.next_step = next_step
         """The step that the roots belong to."""
 
@@ -84,12 +86,14 @@ class Holdings:
 
     def wipe_through(self, step: int) -> None:
         """Overwrite the shares of all steps up to and including one."""
+        start, self._wiped = self._wiped, max(self._wiped, (step + 1) * BATCH_STEP_BYTES)
         for batch in self.batches.values():
-            end = min(len(batch), (step + 1) * BATCH_STEP_BYTES)
-            batch[:end] = bytes(end)
+            end = min(len(batch), self._wiped)
+            batch[start:end] = bytes(max(end - start, 0))
 
     def wipe(self) -> None:
         """Overwrite everything."""
         for secret in (*self.roots.values(), *self.selves):
             secret.wipe()
+        self._wiped = 0
         self.wipe_through(len(self.selves))

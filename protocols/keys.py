@@ -67,8 +67,8 @@ class Secret:
 
     def wipe(self) -> None:
         """Overwrite the buffer with zeros and drop it."""
-        for index in range(len(self._buffer)):
-            self._buffer[index] = 0
+        # Of the same length, so it is written over in place.
+        self._buffer[:] = bytes(len(self._buffer))
         self._buffer = bytearray()
 
     def derive(self, label: bytes) -> bytes:

@@ -71,16 +71,16 @@ def apply_masks(ring: Ring, *, add: Iterable[bytes] = (), subtract: Iterable[byt
         subtract: 32-byte keys of masks to subtract.
     """
     streams = [(keystream(key), np.add) for key in add] + [(keystream(key), np.subtract) for key in subtract]
-    width = _BLOCK_BYTES // ring.itemsize
+    width = min(_BLOCK_BYTES // ring.itemsize, len(ring))
     # OpenSSL may write up to one cipher block less one byte beyond what it is given.
-    buffer = bytearray(_BLOCK_BYTES + 15)
-    mask = np.frombuffer(buffer, dtype=ring.dtype, count=width)
-    for start in range(0, len(ring), width):
+    buffer = np.empty(width * ring.itemsize + 15, dtype=np.uint8)
+    room, mask = buffer.data, buffer[: width * ring.itemsize].view(ring.dtype)
+    for start in range(0, len(ring), max(width, 1)):
         block = ring[start : start + width]
-        zeros = memoryview(_ZEROS)[: block.nbytes]
+        zeros, part = memoryview(_ZEROS)[: block.nbytes], mask[: len(block)]
         for stream, apply in streams:
-            stream.update_into(zeros, buffer)
-            apply(block, mask[: len(block)], out=block)
+            stream.update_into(zeros, room)
+            apply(block, part, out=block)
 
 
 def keystream(key: bytes) -> CipherContext:

@@ -189,9 +189,7 @@ def _alike(one: Data | Ack, other: Data | Ack) -> bool:
     """Whether two frames are the same for sure, without a look at what they carry."""
     if isinstance(one, Ack) or isinstance(other, Ack):
         return type(one) is type(other) and one.ack == other.ack
-    return (
-        one.payload is other.payload and one.seq == other.seq and one.ack == other.ack and one.size == other.size
-    )
+    return one.payload is other.payload and one.seq == other.seq and one.ack == other.ack and one.size == other.size
 
 
 def _parts(frame: Frame) -> tuple[bytes | memoryview, ...]:
