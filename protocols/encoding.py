@@ -257,7 +257,7 @@ class FixedPoint:
         return self._nearest(values, within=self.clip)
 
     def _nearest(self, values: Values, within: float = math.inf) -> npt.NDArray[np.signedinteger[Any]] | None:
-        """Scaled and rounded a block at a time, so that values come from memory once, and only the result goes there."""
+        """Scaled and rounded a block at a time: values come from memory once, and only the result goes there."""
         integers: npt.NDArray[np.signedinteger[Any]] = np.empty(len(values), dtype=_SIGNED[self.ring_bits])
         room = np.empty(min(len(values), _BLOCK_VALUES), dtype=values.dtype)
         for start in range(0, len(values), _BLOCK_VALUES):

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from codream_secure.deployment.streams.errors import BacklogError, FrameError, GapError, SessionError
 from codream_secure.deployment.streams.frames import Ack, Batch, Codec, Data
 from codream_secure.deployment.streams.limits import CHUNK_COST, Limits
-from codream_secure.deployment.streams.session import Session
+from codream_secure.deployment.streams.session import Session, cut
 
 LIMITS = Limits(frame_bytes=4096, message_bytes=20_000, window_bytes=60_000)
 CHUNK = LIMITS.chunk_bytes
@@ -281,3 +281,47 @@ def test_frames_travel_together_as_plain_msgpack() -> None:
         codec.encode_together([Ack(1)] * 16)
     with pytest.raises(FrameError, match="malformed"):
         codec.decode(b"\x01" + msgspec.msgpack.encode(Batch([Ack(1)] * 16)), Batch)
+
+
+def test_chunks_that_were_cut_once_serve_many_sessions() -> None:
+    message = bytes(range(256)) * 50
+    chunks = cut(message, CHUNK)
+    for _ in range(2):
+        one, other = pair()
+        one.send(message, chunks=chunks)
+        plain, _ = pair()
+        plain.send(message)
+        assert one.waiting == plain.waiting
+        assert pump(one, other) == [message]
+
+
+def test_a_session_says_whether_it_has_more_to_say() -> None:
+    one, other = pair()
+    assert not one.has_more
+    one.send(b"message")
+    assert one.has_more
+    pump(one, other)
+    assert not one.has_more
+    other.consumed()
+    other.resume(0)
+    assert other.has_more
+
+
+def test_a_frame_for_many_is_made_once_and_never_confused_with_another() -> None:
+    message = bytes(200_000)
+    chunks = cut(message, 100_000)
+    codec, plain = Codec(1 << 20, remember=True), Codec(1 << 20)
+    first = codec.encode_together([Data(1, 0, 200_000, chunks[0]), Ack(3)])
+    assert codec.encode_together([Data(1, 0, 200_000, chunks[0]), Ack(3)]) is first
+    for frames in (
+        [Data(1, 0, 200_000, chunks[0])],
+        [Data(1, 0, 200_000, chunks[0]), Ack(4)],
+        [Data(1, 0, 200_000, chunks[0]), Data(2, 0, 3, memoryview(b"abc"))],
+        [Data(2, 0, 200_000, chunks[0]), Ack(3)],
+        [Data(1, 1, 200_000, chunks[0]), Ack(3)],
+        [Data(1, 0, 0, chunks[0]), Ack(3)],
+        [Data(1, 0, 200_000, chunks[1]), Ack(3)],
+        [Data(1, 0, 200_000, memoryview(b"short")), Ack(3)],
+    ):
+        codec.encode_together([Data(1, 0, 200_000, chunks[0]), Ack(3)])
+        assert codec.encode_together(frames) == plain.encode_together(frames)

@@ -283,6 +283,16 @@ def test_squared_norms_are_exact(integers: np.ndarray) -> None:
     assert FixedPoint.value_norm_squared(integers) == sum(value * value for value in integers.tolist())
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("beyond", [0.0, 3.0])
+def test_long_vectors_are_rounded_as_short_ones_are(kind: type, beyond: float) -> None:
+    encoding = FixedPoint(clip=1.0, clients=3)
+    values = np.random.default_rng(0).uniform(-1, 1, 70_001).astype(kind)
+    values[-1] = beyond
+    expected = np.rint(np.clip(values, -1, 1) * kind(2.0**encoding.exponent)).astype(np.int32)
+    assert np.array_equal(encoding.encode(values).ring.view(np.int32), expected)
+
+
 def test_every_second_value_of_an_array_is_a_vector_too() -> None:
     encoding = FixedPoint(clip=1.0, clients=1)
     values = np.array([0.25, 9.0, 0.5, 9.0])

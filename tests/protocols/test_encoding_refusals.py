@@ -57,6 +57,15 @@ def test_what_is_not_finite_is_refused_with_its_place(kind: type, bad: float, na
             encoding.encode(values)
 
 
+@pytest.mark.parametrize("index", [0, 40_000, 99_999])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.5, 1.5])
+def test_one_value_is_found_wherever_it_is_in_a_long_vector(index: int, bad: float) -> None:
+    values = np.full(100_000, 0.5, np.float32)
+    values[index] = bad
+    with pytest.raises(ContributionError, match=f"the value at index {index} is"):
+        FixedPoint(clip=1.0, clients=1, excess="refuse").encode(values)
+
+
 def test_a_value_beyond_the_bound_is_refused_with_its_place() -> None:
     with pytest.raises(ContributionError, match="the value at index 1 is beyond the bound of 1.0"):
         FixedPoint(clip=1.0, clients=1, excess="refuse").encode(np.array([1.0, -1.5, 2.0]))

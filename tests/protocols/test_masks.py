@@ -188,6 +188,15 @@ def test_of_each_member_one_share_is_given_and_the_other_is_gone() -> None:
     assert set(holdings.group) == {3, 5, 8}
 
 
+def test_only_shares_of_steps_to_come_are_left() -> None:
+    holdings, _, _, batches = held(4)
+    for step in (0, 2):
+        holdings.shares(step, set())
+        over = 64 * (step + 1)
+        for member, batch in holdings.batches.items():
+            assert bytes(batch) == bytes(over) + batches[member][over:]
+
+
 def test_holdings_are_wiped_as_a_whole() -> None:
     holdings, _, _, _ = held(4)
     secrets = [*holdings.roots.values(), *holdings.selves]

@@ -124,12 +124,14 @@ class Codec:
 
     Args:
         limit: the longest frame, in bytes; longer ones are neither made nor looked at.
+        remember: keep the latest frame with a long payload and hand it out again where the same is to be sent, for one
+            who sends many the same: whoever is shown a broadcast is mostly at the same numbers.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, remember: bool = False) -> None:
         self.limit = limit
-        self._latest: tuple[list[Data | Ack], bytes] = ([], b"")
-        """The latest frame with a long payload: whoever is shown a broadcast is mostly at the same numbers."""
+        self._remember = remember
+        self._latest: tuple[tuple[Data | Ack, ...], bytes] = ((), b"")
 
     def encode(self, frame: Frame) -> bytes:
         """A frame as bytes.
@@ -153,8 +155,8 @@ class Codec:
         parts = (part for frame in frames for part in _parts(frame))
         head = (_PREFIX,) if len(frames) == 1 else (_PREFIX, b"\x92\x08", bytes([0x90 | len(frames)]))
         content = self._limited(b"".join((*head, *parts)))
-        if len(content) >= _LONG:
-            self._latest = frames, content
+        if self._remember and len(content) >= _LONG:
+            self._latest = tuple(frames), content
         return content
 
     def _limited(self, content: bytes) -> bytes:

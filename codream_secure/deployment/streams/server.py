@@ -104,7 +104,7 @@ class StreamServer:
         self._tls = tls
         self._limits = limits
         self._emit = emit
-        self._codec = Codec(limits.frame_bytes)
+        self._codec = Codec(limits.frame_bytes, remember=True)
         self._peers: dict[int, _Peer] = {}
         self._unread: dict[int, int] = {}
         """What each member's messages count for that were told and not dealt with, in whatever session they came."""
