@@ -189,3 +189,18 @@ def test_calls_in_the_wrong_direction_are_refused(content: bytes) -> None:
 def test_limits_make_sense(kind: type, settings: dict[str, float], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         kind(**settings)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 100_000])
+def test_an_answer_in_pieces_is_the_answer(size: int) -> None:
+    answer = calls.Answer(3, memoryview(bytes(size)))
+    found = calls.encode_answer(answer)
+    assert isinstance(found, tuple) == (size >= 65_536)
+    whole = b"".join(found) if isinstance(found, tuple) else found
+    assert whole == calls.encode(answer)
+    assert calls.decode_upward(whole) == answer
+
+
+def test_a_refusal_is_one_piece() -> None:
+    refusal = calls.Refusal(3, "no")
+    assert calls.encode_answer(refusal) == calls.encode(refusal)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from codream_secure.deployment.streams.errors import BacklogError, FrameError, GapError, SessionError
-from codream_secure.deployment.streams.frames import Ack, Batch, Codec, Data
+from codream_secure.deployment.streams.frames import Ack, Batch, Codec, Data, Strewn
 from codream_secure.deployment.streams.limits import CHUNK_COST, Limits
 from codream_secure.deployment.streams.session import Session, cut
 
@@ -325,3 +325,34 @@ def test_a_frame_for_many_is_made_once_and_never_confused_with_another() -> None
     ):
         codec.encode_together([Data(1, 0, 200_000, chunks[0]), Ack(3)])
         assert codec.encode_together(frames) == plain.encode_together(frames)
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 150_000, 300_000])
+def test_a_message_in_pieces_arrives_as_one_and_again_after_a_cut(size: int) -> None:
+    limits = Limits(frame_bytes=200_000, message_bytes=400_000, window_bytes=800_000)
+    one, other = Session(ID, limits=limits), Session(ID, limits=limits)
+    codec = Codec(limits.frame_bytes)
+    message = bytes(number % 251 for number in range(size))
+    one.send((message[:1], memoryview(message)[1:]))
+    assert one.waiting == limits.cost(size)
+    for _ in range(2):
+        arrived = b""
+        while (frame := one.outgoing()) is not None:
+            content = codec.decode(codec.encode_together([frame]), Data)
+            arrived = other.receive(content) or arrived
+        assert arrived == message
+        one.resume(0)
+        other = Session(ID, limits=limits)
+
+
+def test_pieces_are_limited_and_framed_like_one_message() -> None:
+    one, _ = pair()
+    with pytest.raises(BacklogError, match="has 20001 bytes"):
+        one.send((bytes(1), bytes(20_000)))
+    with pytest.raises(BacklogError, match="has 0 bytes"):
+        one.send((b"", b""))
+    codec, message = Codec(1 << 20), bytes(range(256)) * 300
+    strewn = Strewn(3, 2, 76_800, (message[:10], memoryview(message)[10:]))
+    assert codec.encode_together([strewn, Ack(1)]) == codec.encode_together(
+        [Data(3, 2, 76_800, memoryview(message)), Ack(1)]
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codream_secure.deployment.streams.errors import FrameError
-from codream_secure.deployment.streams.frames import Id
+from codream_secure.deployment.streams.frames import LONG_BYTES, Id, long_binary
 
 MAX_TENSORS = 1024
 _CONTEXT = b"codream-secure stream v1 context\0"
@@ -96,6 +96,13 @@ _T = TypeVar("_T")
 
 encode = _ENCODER.encode
 """A call as bytes."""
+
+
+def encode_answer(call: Upward) -> bytes | tuple[bytes, memoryview]:
+    """A call upwards as bytes; an answer with a long message in two pieces, so that the message is not copied."""
+    if not isinstance(call, Answer) or len(call.message) < LONG_BYTES:
+        return encode(call)
+    return long_binary(encode(Answer(call.exchange, memoryview(b""))), len(call.message)), call.message
 
 
 def decode_downward(message: bytes | memoryview) -> Downward:

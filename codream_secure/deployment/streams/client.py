@@ -86,7 +86,7 @@ class StreamClient:
 
     # What the participant says
 
-    def send(self, session_id: bytes, message: bytes) -> None:
+    def send(self, session_id: bytes, message: bytes | tuple[bytes | memoryview, ...]) -> None:
         """Send within a session; dropped if another has begun since.
 
         Raises:

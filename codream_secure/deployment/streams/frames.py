@@ -6,7 +6,8 @@ and private on the way; what a member's key vouches for is in :mod:`~codream_sec
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -109,12 +110,22 @@ class Batch(Frame, frozen=True, tag=8):
     frames: Annotated[list[Data | Ack], msgspec.Meta(max_length=MAX_BATCH)]
 
 
+class Strewn(NamedTuple):
+    """A :class:`Data` to send whose payload, at least 64 KiB, lies in several places: it is copied only once."""
+
+    seq: int
+    ack: int
+    size: int
+    payload: tuple[bytes | memoryview, ...]
+
+
+Outgoing = Data | Strewn | Ack
 AnyFrame = Hello | Challenge | Proof | Welcome | Data | Ack | Bye | Batch
 _F = TypeVar("_F", bound=Frame)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(AnyFrame)
 _PREFIX = bytes([VERSION])
-_LONG = 1 << 16
+LONG_BYTES = 1 << 16
 """From here on msgpack gives a length four bytes."""
 _NOTHING = memoryview(b"")
 
@@ -131,7 +142,7 @@ class Codec:
     def __init__(self, limit: int, *, remember: bool = False) -> None:
         self.limit = limit
         self._remember = remember
-        self._latest: tuple[tuple[Data | Ack, ...], bytes] = ((), b"")
+        self._latest: tuple[tuple[Outgoing, ...], bytes] = ((), b"")
 
     def encode(self, frame: Frame) -> bytes:
         """A frame as bytes.
@@ -141,7 +152,7 @@ class Codec:
         """
         return self._limited(b"".join((_PREFIX, *_parts(frame))))
 
-    def encode_together(self, frames: list[Data | Ack]) -> bytes:
+    def encode_together(self, frames: Sequence[Outgoing]) -> bytes:
         """One frame, or a batch of them.
 
         Raises:
@@ -155,7 +166,7 @@ class Codec:
         parts = (part for frame in frames for part in _parts(frame))
         head = (_PREFIX,) if len(frames) == 1 else (_PREFIX, b"\x92\x08", bytes([0x90 | len(frames)]))
         content = self._limited(b"".join((*head, *parts)))
-        if self._remember and len(content) >= _LONG:
+        if self._remember and len(content) >= LONG_BYTES:
             self._latest = tuple(frames), content
         return content
 
@@ -187,19 +198,37 @@ class Codec:
         return frame
 
 
-def _alike(one: Data | Ack, other: Data | Ack) -> bool:
+def _alike(one: Outgoing, other: Outgoing) -> bool:
     """Whether two frames are the same for sure, without a look at what they carry."""
     if isinstance(one, Ack) or isinstance(other, Ack):
         return type(one) is type(other) and one.ack == other.ack
     return one.payload is other.payload and one.seq == other.seq and one.ack == other.ack and one.size == other.size
 
 
-def _parts(frame: Frame) -> tuple[bytes | memoryview, ...]:
+def _parts(frame: Frame | Strewn) -> tuple[bytes | memoryview, ...]:
     """The msgpack array in pieces, so that a chunk is copied only once."""
-    if not isinstance(frame, Data) or len(frame.payload) < _LONG:
+    if not isinstance(frame, Data | Strewn) or (length := carried(frame)) < LONG_BYTES:
         return (_ENCODER.encode(frame),)
-    head = _ENCODER.encode(Data(frame.seq, frame.ack, frame.size, _NOTHING)).removesuffix(b"\xc4\x00")
-    return head, b"\xc6" + len(frame.payload).to_bytes(4, "big"), frame.payload
+    head = _ENCODER.encode(Data(frame.seq, frame.ack, frame.size, _NOTHING))
+    payload = frame.payload if isinstance(frame, Strewn) else (frame.payload,)
+    return long_binary(head, length), *payload
+
+
+def carried(frame: Outgoing) -> int:
+    """Bytes of the chunk in a frame."""
+    if isinstance(frame, Strewn):
+        return sum(map(len, frame.payload))
+    return len(frame.payload) if isinstance(frame, Data) else 0
+
+
+def long_binary(packed: bytes, length: int) -> bytes:
+    """A msgpack array that ends in empty binary data, up to where so many bytes take their place.
+
+    Args:
+        packed: the array.
+        length: at least 65,536.
+    """
+    return packed.removesuffix(b"\xc4\x00") + b"\xc6" + length.to_bytes(4, "big")
 
 
 def farewell(reason: str, *, retry: bool) -> Bye:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from codream_secure.deployment.streams.frames import MAX_BATCH, Ack, Batch, Bye, Codec, Data
+from codream_secure.deployment.streams.frames import MAX_BATCH, Ack, Batch, Bye, Codec, Data, Outgoing, carried
 from codream_secure.deployment.streams.limits import FRAME_OVERHEAD
 from codream_secure.deployment.streams.session import Session
 
@@ -105,13 +105,13 @@ class Line:
                     self.nudge()
         return None
 
-    def _ready(self) -> list[Data | Ack]:
+    def _ready(self) -> list[Outgoing]:
         """As many of the frames that are ready as go into one."""
-        frames: list[Data | Ack] = []
+        frames: list[Outgoing] = []
         room: int | None = None
         while len(frames) < MAX_BATCH and (frame := self.session.outgoing(room)) is not None:
             frames.append(frame)
-            taken = FRAME_OVERHEAD + (len(frame.payload) if isinstance(frame, Data) else 0)
+            taken = FRAME_OVERHEAD + carried(frame)
             room = (self._codec.limit if room is None else room) - taken - FRAME_OVERHEAD
         return frames
 

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-from codream_secure.deployment.streams.calls import Ask, Downward, Upward, decode_downward, encode
+from codream_secure.deployment.streams.calls import Ask, Downward, Upward, decode_downward, encode_answer
 from codream_secure.deployment.streams.client import Arrival, StreamClient
 from codream_secure.deployment.streams.errors import UnreachableError
 from codream_secure.deployment.streams.limits import Backoff, Limits
@@ -121,7 +121,7 @@ class Participant:
 
     async def _answer(self, arrival: Arrival, call: Downward, executor: ThreadPoolExecutor | None) -> None:
         overtaken = isinstance(call, Ask) and any(isinstance(later, Ask) for _, later in self._waiting)
-        answer: bytes | None
+        answer: bytes | tuple[bytes, memoryview] | None
         if executor is None:
             answer = self._work(call, arrival, overtaken)
         else:
@@ -131,6 +131,6 @@ class Participant:
             self._client.send(arrival.session_id, answer)
         self._client.consumed(arrival.session_id)
 
-    def _work(self, call: Downward, arrival: Arrival, overtaken: bool) -> bytes | None:
+    def _work(self, call: Downward, arrival: Arrival, overtaken: bool) -> bytes | tuple[bytes, memoryview] | None:
         answer: Upward | None = self._member.handle(call, arrival.message or b"", overtaken=overtaken)
-        return None if answer is None else encode(answer)
+        return None if answer is None else encode_answer(answer)

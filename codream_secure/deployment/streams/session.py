@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codream_secure.deployment.streams.errors import BacklogError, GapError, SessionError
-from codream_secure.deployment.streams.frames import Ack, Data
+from codream_secure.deployment.streams.frames import LONG_BYTES, Ack, Data, Outgoing, Strewn
 from codream_secure.deployment.streams.limits import CHUNK_COST, Limits
 
 
@@ -33,7 +33,7 @@ class _Chunk:
     seq: int
     cost: int
     size: int
-    content: memoryview | None
+    content: memoryview | tuple[bytes | memoryview, ...] | None
 
 
 class Session:
@@ -80,35 +80,44 @@ class Session:
 
     # Sending
 
-    def send(self, message: bytes, *, chunks: Sequence[memoryview] | None = None) -> None:
+    def send(
+        self, message: bytes | tuple[bytes | memoryview, ...], *, chunks: Sequence[memoryview] | None = None
+    ) -> None:
         """Take a message on; it stays here until the other side has it.
 
         Args:
-            message: at least one byte.
+            message: at least one byte; in pieces if need be, which are put together when it is sent.
             chunks: what :func:`cut` makes of it, where several sessions send it: frames with the very same chunk are
                 made once.
 
         Raises:
             BacklogError: it is too long, or too much waits already; nothing was taken on.
         """
-        if not 0 < len(message) <= self._limits.message_bytes:
+        size = sum(map(len, message)) if isinstance(message, tuple) else len(message)
+        if not 0 < size <= self._limits.message_bytes:
             raise BacklogError(
-                f"the message has {len(message)} bytes: 1 to {self._limits.message_bytes} (message_bytes) are allowed"
+                f"the message has {size} bytes: 1 to {self._limits.message_bytes} (message_bytes) are allowed"
             )
-        cost = self._limits.cost(len(message))
+        cost = self._limits.cost(size)
         if self.waiting + cost > self._limits.window_bytes:
             raise BacklogError(
                 f"{self.waiting} bytes wait for acknowledgement, so {cost} more are above the window of "
                 f"{self._limits.window_bytes} (window_bytes): the other side does not keep up"
             )
-        size = len(message)
-        for content in cut(message, self._limits.chunk_bytes) if chunks is None else chunks:
-            self.sent += 1
-            self._window.append(_Chunk(self.sent, len(content) + CHUNK_COST, size, content))
-            size = 0
         self.waiting += cost
+        if isinstance(message, tuple) and LONG_BYTES <= size <= self._limits.chunk_bytes:
+            self._take_on(size, size, message)
+            return
+        whole = b"".join(message) if isinstance(message, tuple) else message
+        for content in cut(whole, self._limits.chunk_bytes) if chunks is None else chunks:
+            self._take_on(len(content), size, content)
+            size = 0
 
-    def outgoing(self, room: int | None = None) -> Data | Ack | None:
+    def _take_on(self, length: int, size: int, content: memoryview | tuple[bytes | memoryview, ...]) -> None:
+        self.sent += 1
+        self._window.append(_Chunk(self.sent, length + CHUNK_COST, size, content))
+
+    def outgoing(self, room: int | None = None) -> Outgoing | None:
         """The next frame for the present connection; None if there is nothing to say.
 
         Args:
@@ -117,11 +126,12 @@ class Session:
         if self._next <= self.sent:
             chunk = self._window[self._next - self._window[0].seq]
             assert chunk.content is not None
-            if room is not None and len(chunk.content) > room:
+            if room is not None and chunk.cost - CHUNK_COST > room:
                 return None
             self._next += 1
             self._tell()
-            return Data(chunk.seq, self._dealt_with, chunk.size, chunk.content)
+            kind = Strewn if isinstance(chunk.content, tuple) else Data
+            return kind(chunk.seq, self._dealt_with, chunk.size, chunk.content)  # type: ignore[arg-type]
         if self.owes_acknowledgement:
             self._tell()
             return Ack(self._dealt_with)
