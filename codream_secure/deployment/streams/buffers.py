@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-_KEPT_BYTES = 16 << 20
+_KEPT_BYTES = 4 << 20
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Raise, once a process, how much freed memory glibc keeps for what is allocated next: to 32 MiB a heap.
+    """Raise, once a process, how much freed memory glibc keeps for what is allocated next: to 8 MiB a heap.
 
     By default it gives all but the last few hundred kilobytes back to the system, which then has to find, clear and map
     as many pages for the next message: for vectors of 400 kB that takes longer than to copy them. glibc learns from the
