@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from codream_secure.deployment.client_data import load_client_data
+from codream_secure.deployment.connection import Connection, listen
 from codream_secure.deployment.coordinator import Coordinator, Waits
 from codream_secure.deployment.identity import load_identity
-from codream_secure.deployment.learner import Connection, Learner
+from codream_secure.deployment.learner import Learner
 from codream_secure.deployment.passphrase import find_passphrase
 from codream_secure.deployment.roster import load_roster
 from codream_secure.deployment.streams import Backoff
@@ -107,25 +108,17 @@ def serve(grid: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     _require(config, _RUN_KEYS, "the run's configuration")
     training = _training(config)
     patience = float(config.get("patience", 3600.0))
-    coordinator = Coordinator(
-        training,
-        address=str(config["listen"]),
-        roster=_roster(config),
-        tls=load(Path(str(config["tls"])), "server"),
-        state=Path(str(config["state"])),
-        waits=Waits(join=float(config.get("join", 300.0)), patience=patience),
-        anew=True,
-    )
+    waits = Waits(join=float(config.get("join", 300.0)), patience=patience)
+    roster, tls = _roster(config), load(Path(str(config["tls"])), "server")
     rows = []
-    try:
+    with listen(str(config["listen"]), training, roster=roster, tls=tls, deadlines=waits.deadlines()) as aggregator:
+        coordinator = Coordinator(training, aggregator, state=Path(str(config["state"])), waits=waits, anew=True)
         for number in coordinator.rounds_left():
             nodes = _nodes(grid, training.config.data.clients, patience)
             asked = _ask(grid, nodes, number)
             row = coordinator.finish(number)
             rows.append(row)
             print(f"{json.dumps(row)} {_answered(grid, asked)} of {len(asked)} nodes have finished", flush=True)
-    finally:
-        coordinator.close()
     return rows
 
 
@@ -152,7 +145,7 @@ def take_part(config: Mapping[str, Any], number: int) -> dict[str, Any]:
         training,
         int(config["member"]),
         data=load_client_data(str(config["data"]), training, part=None if part is None else int(part)),
-        connection=Connection(
+        carriage=Connection(
             address=str(config["server"]),
             identity=identity,
             roster=_roster(config),
