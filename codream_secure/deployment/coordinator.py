@@ -23,8 +23,9 @@ from codream_secure.deployment.monitor import Monitor, Traffic
 from codream_secure.deployment.server_channel import ServerChannel, report_absent
 from codream_secure.deployment.states import States
 from codream_secure.deployment.storage import writing
-from codream_secure.deployment.streams import Aggregator, Deadlines
+from codream_secure.deployment.streams import Deadlines
 from codream_secure.deployment.streams.errors import StreamError
+from codream_secure.deployment.streams.rounds import SumRounds
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.federation import Federation, Observer
 from codream_secure.methods.codream import CoDream
@@ -87,7 +88,7 @@ class Coordinator:
     def __init__(
         self,
         training: TrainingTerms,
-        aggregator: Aggregator,
+        aggregator: SumRounds,
         *,
         state: Path,
         waits: Waits | None = None,
