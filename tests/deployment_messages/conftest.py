@@ -29,6 +29,7 @@ TERMS: dict[str, Any] = {
     "images": {"classes": 10, "channels": 1, "height": 8, "width": 8, "mean": [0.3053], "std": [0.3760]},
 }
 Packets = Mapping[int, bytes]
+Meddle = Callable[[int, bytes, Callable[[bytes], bytes]], bytes | None]
 
 
 class Cohort:
