@@ -28,7 +28,7 @@ State = Annotated[Path, typer.Option("--state", file_okay=False, help="This part
 Digest = Annotated[str | None, typer.Option("--digest", help="Of the roster, as it was compared: 64 hex digits.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 LogForm = Annotated[LogFormat, typer.Option("--log-format", help="Of what goes to standard error.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Also say who connects and which rounds begin.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Also say which rounds begin and end, and whose lines break.")]
 
 
 @deploy_app.command("server")
