@@ -18,7 +18,7 @@ from pathlib import Path
 
 from codream_secure.deployment.files import PRIVATE_FOLDER, own_private_folder
 from codream_secure.deployment.storage import writing
-from codream_secure.runs.files import PRIVATE, flush_folder, write_bytes
+from codream_secure.files import PRIVATE, flush_folder, write_bytes
 from protocols import AlreadyAnsweredError
 
 

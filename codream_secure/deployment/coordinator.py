@@ -28,8 +28,8 @@ from codream_secure.deployment.streams.errors import StreamError
 from codream_secure.deployment.streams.rounds import SumRounds
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.federation import Federation, Observer
+from codream_secure.files import PRIVATE, write_jsonl
 from codream_secure.methods.codream import CoDream
-from codream_secure.runs.files import PRIVATE, write_jsonl
 from protocols import CohortError, OpeningError, ShareError, TooFewSurvivorsError
 from protocols.graph import survivors_needed
 

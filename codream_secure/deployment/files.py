@@ -1,6 +1,6 @@
 """Files with keys and rosters in them: never half-written, never lost by mistake, refused where others can get at them.
 
-The helpers of :mod:`codream_secure.runs.files` replace what is there and give results the usual modes; a key needs the
+The helpers of :mod:`codream_secure.files` replace what is there and give results the usual modes; a key needs the
 opposite of both. And a node that only signs should not have to load torch, which that package brings along.
 """
 

@@ -8,7 +8,9 @@ sum, with as many steps in between as ``dreaming.local_steps`` says. Either way 
 themselves, as what Flower's messages carry is in clear, and a sum has told the server the accuracy of all.
 
 What a node is, and where it connects to, is in *its own* configuration, so that nothing of it comes from the SuperLink.
-Flower is loaded when an app is made. The server's half is :mod:`codream_secure.deployment.flower_server`.
+Flower is loaded when an app is made, and torch when there is something to compute: half of all messages are for a sum's
+keys alone, and a program that is started for one of those is done in less time. The server's half is
+:mod:`codream_secure.deployment.flower_server`.
 """
 
 from __future__ import annotations
@@ -16,22 +18,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from codream_secure.deployment.carriage import Carriage
-from codream_secure.deployment.client_data import load_client_data
-from codream_secure.deployment.connection import Connection
 from codream_secure.deployment.flower_office import RECORD, flower
-from codream_secure.deployment.flower_server import read_roster, read_training, require, serve
+from codream_secure.deployment.flower_settings import read_roster, read_training, require
 from codream_secure.deployment.identity import load_identity
-from codream_secure.deployment.learner import Learner
 from codream_secure.deployment.messages.respondent import Respondent
 from codream_secure.deployment.passphrase import find_passphrase
-from codream_secure.deployment.streams import Backoff
-from codream_secure.deployment.streams.certificates import load
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CodreamError
 from protocols import Identity
+
+if TYPE_CHECKING:
+    from codream_secure.deployment.carriage import Carriage
+    from codream_secure.deployment.learner import Learner
 
 _LOG = logging.getLogger(__name__)
 _NODE = "the node's configuration (flower-supernode --node-config)"
@@ -53,6 +53,8 @@ def make_server_app() -> Any:
 
     @app.main()
     def main(grid: Any, context: Any) -> None:
+        from codream_secure.deployment.flower_server import serve
+
         serve(grid, context.run_config)
 
     return app
@@ -104,6 +106,10 @@ def take_part(config: Mapping[str, Any], number: int) -> dict[str, Any]:
         ConfigError: a key is missing.
         CodreamError, ProtocolError: as for :meth:`Learner.run`.
     """
+    from codream_secure.deployment.connection import Connection
+    from codream_secure.deployment.streams import Backoff
+    from codream_secure.deployment.streams.certificates import load
+
     require(config, (*_NODE_KEYS, *_STREAM_KEYS), _NODE)
     training = read_training(config)
     connection = Connection(
@@ -141,6 +147,12 @@ def respond(config: Mapping[str, Any], packet: bytes) -> bytes:
 
 
 def _learner(config: Mapping[str, Any], training: TrainingTerms, carriage: Carriage) -> Learner:
+    import torch
+
+    from codream_secure.deployment.client_data import load_client_data
+    from codream_secure.deployment.learner import Learner
+
+    torch.set_num_threads(training.config.run.threads)
     part = config.get("part")
     return Learner(
         training,

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from codream_secure.deployment.connection import listen
 from codream_secure.deployment.coordinator import Coordinator, Row, Waits
 from codream_secure.deployment.flower_office import RECORD, FlowerOffice, flower
+from codream_secure.deployment.flower_settings import read_roster, read_training, require
 from codream_secure.deployment.messages import MessageAggregator
-from codream_secure.deployment.roster import load_roster
 from codream_secure.deployment.streams.certificates import load
-from codream_secure.deployment.training import TrainingTerms, load_training
 from codream_secure.errors import ConfigError
-from protocols import Roster
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 1.0
@@ -54,6 +54,7 @@ def serve(grid: Any, config: Mapping[str, Any]) -> list[Row]:
 def _serve_by_streams(grid: Any, config: Mapping[str, Any]) -> list[Row]:
     require(config, (*_RUN_KEYS, *_STREAM_KEYS), _RUN)
     training = read_training(config)
+    torch.set_num_threads(training.config.run.threads)
     waits = Waits(join=float(config.get("join", 300.0)), patience=float(config.get("patience", 3600.0)))
     roster, tls = read_roster(config), load(Path(str(config["tls"])), "server")
     rows = []
@@ -72,6 +73,7 @@ def _serve_by_messages(grid: Any, config: Mapping[str, Any]) -> list[Row]:
     require(config, _RUN_KEYS, _RUN)
     training, roster = read_training(config), read_roster(config)
     training.check_roster(roster)
+    torch.set_num_threads(training.config.run.threads)
     waits = Waits(
         join=float(config.get("join", 300.0)),
         train=float(config.get("train", 1800.0)),
@@ -90,40 +92,6 @@ def _serve_by_messages(grid: Any, config: Mapping[str, Any]) -> list[Row]:
             rows.append(row)
             print(f"{json.dumps(row)} {office.exchanges - before} exchanges of messages", flush=True)
     return rows
-
-
-def read_training(config: Mapping[str, Any]) -> TrainingTerms:
-    """The terms of training that a configuration names; this process computes with as many threads as they say.
-
-    Raises:
-        ConfigError: see :func:`load_training`.
-    """
-    import torch
-
-    training = load_training(Path(str(config["terms"])))
-    torch.set_num_threads(training.config.run.threads)
-    return training
-
-
-def read_roster(config: Mapping[str, Any]) -> Roster:
-    """The roster, and only the one that was compared, if the configuration says which that was.
-
-    Raises:
-        IdentityError: see :func:`load_roster`.
-    """
-    digest = config.get("roster-digest")
-    return load_roster(Path(str(config["roster"])), digest=None if digest is None else str(digest))
-
-
-def require(config: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """Return if a configuration has these keys.
-
-    Raises:
-        ConfigError: it lacks some, which are named.
-    """
-    missing = [key for key in keys if key not in config]
-    if missing:
-        raise ConfigError(f"{where} lacks {', '.join(missing)}")
 
 
 def _nodes(grid: Any, wanted: int, patience_s: float) -> list[int]:

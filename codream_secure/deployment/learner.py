@@ -44,8 +44,8 @@ from codream_secure.deployment.talking_member import TalkingMember
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
 from codream_secure.federation import Federation, Observer
+from codream_secure.files import PRIVATE, write_jsonl
 from codream_secure.methods.codream import CoDream
-from codream_secure.runs.files import PRIVATE, write_jsonl
 from protocols import Credentials, RoundLog
 
 _LOG = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from codream_secure.deployment.conversation import Conversation, Standing
 from codream_secure.deployment.events import Began, Event, Gone, Paused
 from codream_secure.deployment.files import own_private_folder
 from codream_secure.deployment.heading import FINISHED, OVER
-from codream_secure.deployment.learner import Learner
 from codream_secure.deployment.messages.correspondence import Correspondence, Kept
 from codream_secure.deployment.messages.packets import Unpacked, reply, unpack
 from codream_secure.deployment.storage import StoredRoundLog
@@ -31,6 +31,9 @@ from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, S
 from codream_secure.deployment.streams.member import Suspended
 from codream_secure.deployment.training import TrainingTerms
 from protocols import Credentials, Identity, Roster, RoundLog
+
+if TYPE_CHECKING:
+    from codream_secure.deployment.learner import Learner
 
 _LOG = logging.getLogger(__name__)
 _SEALING = b"codream-secure message state v1\0"
