@@ -53,7 +53,7 @@ def main(folder: Path, *, messages: bool) -> int:
         status = flower.run(HERE, settings, patience_s=PATIENCE_S)
     if status == 0:
         show_deployment(accuracies(folder, clients))
-    print(f"Logs: {folder}/*.log (the server's part is in superlink.log). All processes have ended.")
+    print(f"Logs: {folder}/*.log (the server's part is in serverapp.log). All processes have ended.")
     return status
 
 
