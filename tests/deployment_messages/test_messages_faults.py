@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from codream_secure.deployment.messages.packets import read_reply, unpack
 from codream_secure.deployment.streams import Limits
 from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, Relay
-from codream_secure.errors import CheckpointError, ConfigError
+from codream_secure.errors import CheckpointError, ConfigError, StorageError
 
 LIMITS = Limits()
 FEW: dict[str, Any] = {
@@ -188,6 +189,29 @@ def test_a_client_under_other_terms_leaves(make_cohort: Callable[..., Any]) -> N
     assert contributors(cohort.serve()) == [[0, 2], [0, 2]]
     assert all("other terms of training" in text for text in said)
     assert said
+
+
+def test_a_full_disk_is_said_and_no_answer_leaves(cohort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is not acted upon: the machine is not used, or its answer is kept back."""
+    fills = Nth(0, 2, Ask)
+    said = []
+
+    def no_room(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        if fills(member, packet):
+            with monkeypatch.context() as patch:
+                patch.setattr("os.fsync", no_room)
+                with pytest.raises(StorageError, match="cannot be written: No space left on device") as caught:
+                    send(packet)
+            said.append(caught.value)
+            return None
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
+    assert len(said) == 1
 
 
 def test_what_is_kept_is_for_its_owner_only_and_damage_is_said(cohort: Any) -> None:

@@ -15,13 +15,14 @@ import msgspec
 
 from codream_secure.deployment.conversation import Standing
 from codream_secure.deployment.events import Event, Given
-from codream_secure.deployment.files import PRIVATE_FILE, own_private_folder, write_over
+from codream_secure.deployment.files import own_private_folder
 from codream_secure.deployment.storage import writing
 from codream_secure.deployment.streams import Shown
 from codream_secure.deployment.streams.calls import Ask, Downward, Show, decode_downward, encode, shown
 from codream_secure.deployment.streams.errors import FrameError
 from codream_secure.deployment.streams.member import Suspended
 from codream_secure.errors import CheckpointError
+from codream_secure.files import PRIVATE, write_bytes
 
 
 class Kept(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +81,7 @@ class Correspondence:
             StorageError: it cannot be written.
         """
         with writing(self._folder):
-            write_over(self._state, msgspec.msgpack.encode(kept), mode=PRIVATE_FILE)
+            write_bytes(self._state, msgspec.msgpack.encode(kept), mode=PRIVATE)
 
     def add(self, position: int, calls: Sequence[Downward]) -> None:
         """Keep what the method would have to live through again; what is for the machine alone is left out."""
@@ -93,7 +94,7 @@ class Correspondence:
         if kept:
             with writing(self._folder):
                 own_private_folder(self._calls)
-                write_over(self._calls / f"{position:09d}", msgspec.msgpack.encode(kept), mode=PRIVATE_FILE)
+                write_bytes(self._calls / f"{position:09d}", msgspec.msgpack.encode(kept), mode=PRIVATE)
 
     def forget(self) -> None:
         """Another round begins."""
