@@ -61,8 +61,8 @@ def audit(
     from attacks.auditing.run import audit_seed, stages
     from attacks.probes.registry import choose
     from attacks.report import print_audit, write_report
+    from codream_secure import files
     from codream_secure.cli.progress import Watch
-    from codream_secure.runs import files
 
     config = _config(run_or_config, [*(["run.rounds=1"] if quick else []), *(overrides or [])])
     adversaries = _names(adversary)

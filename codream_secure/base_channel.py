@@ -11,7 +11,7 @@ goes on with what it is given. What only the others know is zeros here until a b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,36 @@ class Summed(NamedTuple):
 
     tensors: list[torch.Tensor]
     contributors: tuple[int, ...]
+
+
+class Deferred(Mapping[int, Tensors]):
+    """Contributions that are computed when they are looked at, each once.
+
+    A program that is started anew in the middle of a round has sent some of them before, and need not compute them
+    again to get back to where it was.
+
+    Args:
+        clients: numbers of those who contribute.
+        compute: a client's tensors. What it depends on must not change before the sum.
+    """
+
+    def __init__(self, clients: Iterable[int], compute: Callable[[int], Tensors]) -> None:
+        self._clients = tuple(clients)
+        self._compute = compute
+        self._computed: dict[int, Tensors] = {}
+
+    def __getitem__(self, client: int) -> Tensors:
+        if client not in self._clients:
+            raise KeyError(client)
+        if client not in self._computed:
+            self._computed[client] = self._compute(client)
+        return self._computed[client]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
 
 
 class BaseChannel(ABC):

@@ -105,7 +105,7 @@ class LocalFlower:
         self._start(name, [*command, "--node-config", _settings(config)], **environment)
 
     def run(self, app: Path, settings: dict[str, object], *, patience_s: float) -> int:
-        """Hand an app to the SuperLink and wait until its run is over.
+        """Hand an app to the SuperLink and wait until its run is over; ``serverapp.log`` then has what the app said.
 
         Args:
             app: its folder.
@@ -125,10 +125,24 @@ class LocalFlower:
             status = self._flwr("list", "here", "--run-id", run)["runs"][0]["status"]
             if status.startswith("finished"):
                 print(f"{status} after {time.monotonic() - begun:.0f} s", flush=True)
+                self._keep_log(run)
                 return 0 if status == "finished:completed" else 1
             time.sleep(3)
         print(f"the run is not over after {patience_s:g} s", file=sys.stderr)
         return 1
+
+    def _keep_log(self, run: str) -> None:
+        """What the ServerApp has said lies with the SuperLink, and goes with it."""
+        with (self._folder / "serverapp.log").open("wb") as log:
+            subprocess.run(
+                ["flwr", "log", run, "here", "--show"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=_COMMAND_S,
+                check=False,
+            )
 
     def _make_key(self, name: str) -> Path:
         key, path = ec.generate_private_key(ec.SECP384R1()), self._keys / name

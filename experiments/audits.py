@@ -11,8 +11,8 @@ from attacks.auditing.findings import Findings
 from attacks.auditing.plan import Size
 from attacks.auditing.run import audit_seed
 from attacks.probes.base import MembershipProbe
+from codream_secure import files
 from codream_secure.config import Config, load_config
-from codream_secure.runs import files
 from experiments.tables import audit_markdown
 
 

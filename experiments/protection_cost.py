@@ -23,11 +23,11 @@ from codream_secure.channel import Channel
 from codream_secure.cli.app import guarded
 from codream_secure.config import Config, load_config, make_config
 from codream_secure.dreaming import DreamObjective
+from codream_secure.files import write_json
 from codream_secure.ledger import Ledger
 from codream_secure.models import build_model
 from codream_secure.runs import run
 from codream_secure.runs.environment import describe_environment
-from codream_secure.runs.files import write_json
 from codream_secure.seeding import generator, seeded
 from codream_secure.streams import make_terms
 from protocols import SERVER, make_protocol

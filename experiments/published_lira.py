@@ -29,12 +29,12 @@ from attacks.auditing.observe import Observation
 from attacks.auditing.plan import Plan, Size, make_plan
 from attacks.rows import Check
 from attacks.shadows import Trained, rebuild, train_trials
+from codream_secure import files
 from codream_secure.cli.app import guarded
 from codream_secure.config import Config, load_config, make_config
 from codream_secure.data import DataSource, ImageSet, load_source
 from codream_secure.errors import ConfigError
 from codream_secure.federation import Observer
-from codream_secure.runs import files
 from codream_secure.runs.environment import describe_environment
 from experiments.released_models import (
     GLOBAL,

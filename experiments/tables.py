@@ -20,8 +20,8 @@ from codream_secure.bench.tenseal_default import DEFAULT
 from codream_secure.cli.app import guarded
 from codream_secure.cli.tables import accuracy, method_cells, size
 from codream_secure.errors import ConfigError
+from codream_secure.files import write_text
 from codream_secure.privacy import PrivacyStatement
-from codream_secure.runs.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 _OPENED = "<!-- table: "

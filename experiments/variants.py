@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from codream_secure import files
 from codream_secure.cli.app import guarded
 from codream_secure.cli.progress import Watch
 from codream_secure.config import Config, load_config
@@ -24,7 +25,7 @@ from codream_secure.data import load_source
 from codream_secure.errors import ConfigError
 from codream_secure.federation import resolve_device
 from codream_secure.privacy import PrivacyStatement
-from codream_secure.runs import RunResult, files, run
+from codream_secure.runs import RunResult, run
 from codream_secure.runs.compare import spread
 from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.summary import to_target

@@ -83,11 +83,12 @@ class FileRoundLog(RoundLog):
         except OSError:
             self.close()
             raise RoundReuseError(f"{str(path)!r} is in use by another log: keep one for each identity") from None
-        if made:
-            _flush_folder(path.parent)
         try:
+            if made:
+                _flush_folder(path.parent)
             self._size = self._read(path.read_bytes())
-        except RoundReuseError:
+        except BaseException:
+            # The lock would outlast an object that nobody has.
             self.close()
             raise
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,3 +22,19 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}; set CODREAM_DATA to one")
     return folder
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Whether two states are equal, to the last bit."""
+    if isinstance(expected, torch.Tensor):
+        return torch.equal(found, expected)
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    return bool(found == expected)
+
+
+@pytest.fixture(scope="session")
+def equal() -> Callable[[Any, Any], bool]:
+    return same

@@ -17,8 +17,8 @@ from attacks.report.roc_figure import draw_rocs
 from attacks.report.schema import check_audit
 from attacks.report.strips import dream_pictures, strips
 from attacks.report.summary import epsilon_sentence, sections, verdict
+from codream_secure import files
 from codream_secure.report import format as fmt
-from codream_secure.runs import files
 
 _MARKS = {Finding.ABOVE: "\N{BLACK UP-POINTING TRIANGLE}", Finding.BELOW: "\N{BLACK DOWN-POINTING TRIANGLE}"}
 _PARTIES = {

@@ -17,7 +17,7 @@ import protocols
 from attacks.shadows.trial import Trained, trial_config
 from codream_secure.config import Config
 from codream_secure.data import DataSource
-from codream_secure.runs.files import write_bytes
+from codream_secure.files import write_bytes
 
 FORMAT = 1
 # Of codream_secure, what a trained federation depends on; a change to the command line leaves the files of use.

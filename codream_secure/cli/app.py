@@ -286,7 +286,7 @@ def bench_protocols(
     from codream_secure.bench import flower as flower_bench
     from codream_secure.bench import protocols
     from codream_secure.bench.table import protocol_tables
-    from codream_secure.runs.files import write_json
+    from codream_secure.files import write_json
 
     def observe(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

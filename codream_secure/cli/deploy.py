@@ -28,7 +28,7 @@ State = Annotated[Path, typer.Option("--state", file_okay=False, help="This part
 Digest = Annotated[str | None, typer.Option("--digest", help="Of the roster, as it was compared: 64 hex digits.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 LogForm = Annotated[LogFormat, typer.Option("--log-format", help="Of what goes to standard error.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Also say who connects and which rounds begin.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Also say which rounds begin and end, and whose lines break.")]
 
 
 @deploy_app.command("server")
@@ -54,6 +54,7 @@ def deploy_server(
     log_format: LogForm = LogFormat.TEXT,
 ) -> None:
     """Run the server: it sums and dreams with the clients, and has no image."""
+    from codream_secure.deployment.connection import listen as listen_at
     from codream_secure.deployment.coordinator import Coordinator, Waits
     from codream_secure.deployment.metrics import Metrics
     from codream_secure.deployment.roster import load_roster
@@ -76,18 +77,14 @@ def deploy_server(
             if metrics is not None:
                 monitor = Metrics()
                 said["metrics"] = stack.enter_context(StatusServer(metrics, monitor)).address
-            coordinator = Coordinator(
-                training,
-                address=listen,
-                roster=load_roster(roster, digest=digest),
-                tls=load(tls, tls_name),
-                state=state,
-                waits=waits,
-                on_round=on_round,
-                monitor=monitor,
+            people, certificate = load_roster(roster, digest=digest), load(tls, tls_name)
+            aggregator = stack.enter_context(
+                listen_at(listen, training, roster=people, tls=certificate, deadlines=waits.deadlines())
             )
-            stack.callback(coordinator.close)
-            said = {"listening": f"{listen.rpartition(':')[0]}:{coordinator.port}", **said}
+            coordinator = Coordinator(
+                training, aggregator, state=state, waits=waits, on_round=on_round, monitor=monitor
+            )
+            said = {"listening": f"{listen.rpartition(':')[0]}:{aggregator.port}", **said}
             text = ", ".join(f"{name} on {address}" for name, address in said.items())
             print(json.dumps(said) if as_json else text, flush=True)
             coordinator.run()
@@ -120,8 +117,9 @@ def deploy_client(
 ) -> None:
     """Run one client on its own images."""
     from codream_secure.deployment.client_data import load_client_data
+    from codream_secure.deployment.connection import Connection
     from codream_secure.deployment.identity import check_key_file, load_identity
-    from codream_secure.deployment.learner import Connection, Learner
+    from codream_secure.deployment.learner import Learner
     from codream_secure.deployment.passphrase import find_passphrase
     from codream_secure.deployment.roster import load_roster
     from codream_secure.deployment.streams import Backoff
@@ -148,7 +146,7 @@ def deploy_client(
             training,
             member,
             data=load_client_data(data, training, part=part),
-            connection=Connection(
+            carriage=Connection(
                 address=server, identity=identity, roster=people, tls=certificate, backoff=Backoff(patience_s=patience)
             ),
             state=state,

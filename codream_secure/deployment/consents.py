@@ -16,7 +16,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from codream_secure.deployment.files import PRIVATE_FILE, own_private_folder, write_over
+from codream_secure.deployment.files import PRIVATE_FOLDER, own_private_folder
+from codream_secure.deployment.storage import writing
+from codream_secure.files import PRIVATE, flush_folder, write_bytes
 from protocols import AlreadyAnsweredError
 
 
@@ -43,7 +45,8 @@ class Consents:
 
         Raises:
             AlreadyAnsweredError: other members were agreed to.
-            IdentityError: it cannot be written.
+            IdentityError: others have a right to the folder.
+            StorageError: it cannot be written.
         """
         line = " ".join(map(str, sorted(survivors))).encode()
         with self._lock:
@@ -79,10 +82,13 @@ class Consents:
             self._memory[base, question] = line
             return
         path = self._path(self._folder, base, question)
-        if not path.parent.is_dir():
-            own_private_folder(self._folder)
-            own_private_folder(path.parent)
-        write_over(path, line, mode=PRIVATE_FILE)
+        with writing(self._folder):
+            if not path.parent.is_dir():
+                for folder in (self._folder, path.parent):
+                    folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+                    own_private_folder(folder)
+                    flush_folder(folder.parent)
+            write_bytes(path, line, mode=PRIVATE)
 
     @staticmethod
     def _path(folder: Path, base: int, question: bytes) -> Path:

@@ -4,6 +4,9 @@ The stream runs in threads of its own and puts down what happens: a round began,
 for, the round is over or lost. The method takes these in order. A question waits until the method has its vector; if it
 comes again, because the sum failed and nothing was shown since, the same vector answers it, for a sum over the same
 members as before.
+
+Where the program is started anew for every message, the method lives through the round's earlier events once more:
+vectors that were given are not computed again, and it pauses where the message ends.
 """
 
 from __future__ import annotations
@@ -12,67 +15,47 @@ import hashlib
 import queue
 import threading
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from codream_secure.deployment.consents import Consents
-from codream_secure.deployment.streams import Asked, Member, Shown
-from codream_secure.deployment.streams.calls import Downward, End
-from codream_secure.errors import CodreamError
+from codream_secure.deployment.events import (
+    Began,
+    DesyncError,
+    Event,
+    Given,
+    Gone,
+    Lost,
+    Paused,
+    PausedError,
+    Question,
+    RoundLostError,
+    Vector,
+)
+from codream_secure.deployment.streams import Asked, Shown
 from protocols import PhaseError
 
-Vector = npt.NDArray[np.float32]
 _EVENT_COST = 512
 """What an event counts for beside its arrays."""
 _SHOWN, _CONTENT, _PLACE = (f"codream-secure question v1 {name}\0".encode() for name in ("shown", "content", "place"))
 
 
-class RoundLostError(CodreamError):
-    """The round goes on without this member, or not at all; the next one may be entered."""
+class Standing(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """How far a conversation has got in a round, as it is kept between two processes.
 
+    Attributes:
+        number: of the round of training; None before :meth:`Conversation.enter`.
+        asked: what the latest vector answered; see :meth:`Conversation.agree`.
+        stream: of the latest vector; empty if something was shown since.
+        vector: the latest vector, float32, as bytes.
+    """
 
-class DesyncError(CodreamError):
-    """The aggregator does something else than the terms of training say."""
-
-
-@dataclass(frozen=True)
-class Began:
-    """A round of sums began; what it is for is shown next."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """It was ended by the aggregator."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """This member's part in it is over: its session could not be gone on with."""
-
-
-@dataclass(frozen=True)
-class Gone:
-    """There will be no more events."""
-
-    error: BaseException | None
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """A vector is asked for."""
-
-    asked: Asked
-    answer: Future[Vector | None] = field(default_factory=Future)
-
-
-Event = Began | Shown | Question | Ended | Lost | Gone
+    number: int | None
+    asked: tuple[int, list[bytes]] | None
+    stream: str
+    vector: bytes
 
 
 def _cost(event: Event) -> int:
@@ -146,6 +129,15 @@ class Conversation:
             with self._lock:
                 self._pending.discard(question)
 
+    def standing(self) -> Standing:
+        """What :meth:`stand` takes in another process."""
+        stream, vector = self._last or ("", np.zeros(0, np.float32))
+        return Standing(self._number, self._asked, stream, vector.tobytes())
+
+    def stand(self, standing: Standing) -> None:
+        """Be ready to agree to what the vector of another process is summed over."""
+        self._asked = standing.asked
+
     def agree(self, survivors: tuple[int, ...]) -> None:
         """Return if the vector that was given last may be summed over these members.
 
@@ -214,11 +206,11 @@ class Conversation:
         while True:
             event = self._put_back.popleft() if self._put_back else self._take()
             if isinstance(event, Question):
-                if self._last is None or not _fits(event, *self._last):
+                if self._last is None or not _fits(event, self._last[0], len(self._last[1])):
                     return event
                 event.answer.set_result(self._last[1])
                 continue
-            if isinstance(event, Gone):
+            if isinstance(event, Gone | Paused):
                 self._put_back.appendleft(event)
             else:
                 self._last = None
@@ -231,6 +223,7 @@ class Conversation:
 
         Raises:
             RoundLostError: the round is over before anything is.
+            PausedError: it may come with another message.
             DesyncError: something else is asked for.
         """
         event = self.next()
@@ -243,73 +236,59 @@ class Conversation:
                 f"the server asks for {event.asked.values} values of {event.asked.stream!r}, where something was to be "
                 "shown: it does not follow these terms of training"
             )
+        if isinstance(event, Given):
+            raise DesyncError(
+                f"{event.stream!r} was given where something was to be shown: the round's record is wrong"
+            )
         raise self._lost(event)
 
-    def contribute(self, phase: str, vector: Vector) -> None:
+    def contribute(self, phase: str, values: int, compute: Callable[[], Vector]) -> None:
         """Answer the next question; if the sum is taken without this member, there is none.
+
+        Args:
+            phase: the stream.
+            values: how many values the vector has.
+            compute: gives it, if it is asked for now.
 
         Raises:
             RoundLostError: the round was lost.
+            PausedError: the question may come with another message.
             DesyncError: another stream or length is asked for.
         """
         event = self.next()
         self._place += 1
         if isinstance(event, Question):
-            if not _fits(event, phase, vector):
+            if not _fits(event, phase, values):
                 event.answer.set_result(None)
-                raise DesyncError(
-                    f"the server asks for {event.asked.values} values of {event.asked.stream!r}, where this client has "
-                    f"{len(vector)} of {phase!r}: it does not follow these terms of training"
-                )
+                raise _wrong(event.asked.stream, event.asked.values, phase, values)
+            vector = compute()
             self._last = (phase, vector)
             self._asked = self._base, self._questions(phase)
             event.answer.set_result(vector)
-        elif isinstance(event, Lost | Gone):
+        elif isinstance(event, Given):
+            if (event.stream, event.values) != (phase, values):
+                raise _wrong(event.stream, event.values, phase, values)
+            self._asked = self._base, self._questions(phase)
+        elif isinstance(event, Lost | Gone | Paused):
             raise self._lost(event)
         else:
             self._put_back.appendleft(event)
 
-    def _lost(self, event: Event) -> RoundLostError:
+    def _lost(self, event: Event) -> RoundLostError | PausedError:
         """Whatever comes next is for whoever waits for the next round."""
+        if isinstance(event, Paused):
+            return PausedError("the message is over, and the round is not")
         if isinstance(event, Began | Gone):
             self._put_back.appendleft(event)
         return RoundLostError(f"the round was lost: {type(event).__name__.lower()}")
 
 
-def _fits(question: Question, phase: str, vector: Vector) -> bool:
-    return question.asked.stream == phase and question.asked.values == len(vector)
+def _fits(question: Question, phase: str, values: int) -> bool:
+    return question.asked.stream == phase and question.asked.values == values
 
 
-class TalkingMember(Member):
-    """A :class:`Member` that also says when rounds begin and end.
-
-    Args:
-        number: the member's.
-        conversation: where it is said.
-        settings: for :class:`Member`.
-    """
-
-    def __init__(self, number: int, conversation: Conversation, **settings: Any) -> None:
-        super().__init__(
-            number, compute=conversation.ask, on_shown=conversation.put, on_opening=conversation.agree, **settings
-        )
-        self._conversation = conversation
-        self._ending = False
-
-    def handle(self, call: Downward, message: bytes | memoryview, *, overtaken: bool = False) -> Any:
-        self._ending = isinstance(call, End)
-        answer = super().handle(call, message, overtaken=overtaken)
-        if isinstance(call, End):
-            self._conversation.put(Ended(call.reason))
-        self._ending = False
-        return answer
-
-    def drop(self) -> None:
-        held = self._machine is not None
-        super().drop()
-        if held and not self._ending:
-            self._conversation.put(Lost())
-
-    def _begin(self, round_id: bytes) -> None:
-        super()._begin(round_id)
-        self._conversation.put(Began())
+def _wrong(stream: str, asked: int, phase: str, values: int) -> DesyncError:
+    return DesyncError(
+        f"the server asks for {asked} values of {stream!r}, where this client has {values} of {phase!r}: it does not "
+        "follow these terms of training"
+    )

@@ -23,13 +23,14 @@ from codream_secure.deployment.monitor import Monitor, Traffic
 from codream_secure.deployment.server_channel import ServerChannel, report_absent
 from codream_secure.deployment.states import States
 from codream_secure.deployment.storage import writing
-from codream_secure.deployment.streams import Aggregator, Deadlines, Limits, Tls
+from codream_secure.deployment.streams import Deadlines
 from codream_secure.deployment.streams.errors import StreamError
+from codream_secure.deployment.streams.rounds import SumRounds
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.federation import Federation, Observer
+from codream_secure.files import PRIVATE, write_jsonl
 from codream_secure.methods.codream import CoDream
-from codream_secure.runs.files import PRIVATE, write_jsonl
-from protocols import CohortError, OpeningError, Roster, ShareError, TooFewSurvivorsError
+from protocols import CohortError, OpeningError, ShareError, TooFewSurvivorsError
 from protocols.graph import survivors_needed
 
 _LOG = logging.getLogger(__name__)
@@ -72,41 +73,30 @@ class Coordinator:
 
     Args:
         training: the terms.
-        address: ``HOST:PORT`` to listen on; port 0 takes a free one.
-        roster: the members.
-        tls: this machine's certificate.
+        aggregator: to the clients, under these terms and the deadlines of ``waits``.
         state: its folder; made if it is not there, and gone on from if it is.
         waits: how long it waits.
-        limits: of the streams; the clients' have to be the same.
         anew: clients are started anew for every round, so everybody is waited for at the beginning of each.
         observe: told (phase, done, total) as the work goes on.
         on_round: told the row of each finished round.
         monitor: told what happens, in numbers.
 
-    Attributes:
-        port: where it listens.
-
     Raises:
-        ConfigError: the roster's members are not the clients, the folder belongs to something else, or the address
-            cannot be listened on.
+        ConfigError: the folder belongs to something else.
     """
 
     def __init__(
         self,
         training: TrainingTerms,
+        aggregator: SumRounds,
         *,
-        address: str,
-        roster: Roster,
-        tls: Tls,
         state: Path,
         waits: Waits | None = None,
-        limits: Limits | None = None,
         anew: bool = False,
         observe: Observer | None = None,
         on_round: Callable[[Row], None] | None = None,
         monitor: Monitor | None = None,
     ) -> None:
-        training.check_roster(roster)
         self._training = training
         self._waits = waits or Waits()
         self._anew = anew
@@ -117,24 +107,14 @@ class Coordinator:
         self._monitor = monitor or Monitor()
         self._sessions: dict[int, bytes] = {}
         """Member to session of all who took part in the latest round to its end."""
-        self._aggregator = Aggregator(
-            address,
-            protocol=training.protocol,
-            terms=training.sums,
-            roster=roster,
-            tls=tls,
-            limits=limits,
-            deadlines=self._waits.deadlines(),
-        )
-        self.port = self._aggregator.port
+        self._aggregator = aggregator
         self._channel = ServerChannel(
             training.protocol,
             len(self._members),
-            aggregator=self._aggregator,
+            aggregator=aggregator,
             journal=self._journal,
             monitor=self._monitor,
         )
-        aggregator = self._aggregator
         self._monitor.watches(
             Traffic(
                 present=lambda: aggregator.traffic()[0],
@@ -149,10 +129,6 @@ class Coordinator:
             federation.observe = observe
         self._method = CoDream(federation)
         self._rows: list[Row] = []
-
-    def close(self) -> None:
-        """Hang up on everybody."""
-        self._aggregator.close()
 
     def run(self) -> list[Row]:
         """Run the rounds that are left.

@@ -74,17 +74,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def prepare(folder: Path) -> TrainingTerms:
+def prepare(folder: Path, terms: Path | None = None) -> TrainingTerms:
     """Terms, identities, a roster, certificates and a file of images for every client, in a folder.
 
     Identities are made under one passphrase here, in ``passphrase``: their owners would each choose their own.
+
+    Args:
+        folder: made, if it is not there.
+        terms: a file of terms of training on a named data set; None for the demonstration's.
 
     Raises:
         ConfigError: the folder is not usable.
         IdentityError: it holds a deployment already.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    preset = resources.files("codream_secure.deployment") / "demo.toml"
+    preset = terms or resources.files("codream_secure.deployment") / "demo.toml"
     (folder / "training.toml").write_text(preset.read_text(encoding="utf-8"), encoding="utf-8")
     training = load_training(folder / "training.toml")
     passphrase = secrets.token_urlsafe(24)

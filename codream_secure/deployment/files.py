@@ -1,6 +1,6 @@
 """Files with keys and rosters in them: never half-written, never lost by mistake, refused where others can get at them.
 
-The helpers of :mod:`codream_secure.runs.files` replace what is there and give results the usual modes; a key needs the
+The helpers of :mod:`codream_secure.files` replace what is there and give results the usual modes; a key needs the
 opposite of both. And a node that only signs should not have to load torch, which that package brings along.
 """
 
@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from codream_secure.errors import IdentityError
+from codream_secure.files import flush_folder
 
 PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE = 0o600, 0o700, 0o644
 _OTHERS_CAN_READ = stat.S_IRWXG | stat.S_IRWXO
@@ -42,7 +43,7 @@ def own_private_folder(path: Path) -> None:
     try:
         facts = path.stat()
         if made:
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except OSError as error:
         raise IdentityError(f"the folder {str(path)!r} cannot be looked at: {error.strerror}") from None
     if facts.st_mode & _OTHERS_CAN_READ or facts.st_uid != os.geteuid():
@@ -72,7 +73,7 @@ def write_new(path: Path, content: bytes, *, mode: int) -> None:
             os.link(temporary, path)
         finally:
             temporary.unlink()
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except FileExistsError:
         raise IdentityError(f"{str(path)!r} is there already, and is never written over: choose another name") from None
     except OSError as error:
@@ -92,7 +93,7 @@ def write_over(path: Path, content: bytes, *, mode: int) -> None:
         except BaseException:
             temporary.unlink()
             raise
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise IdentityError(f"{str(path)!r} cannot be written: {error.strerror}") from None
 
@@ -177,12 +178,3 @@ def _write_beside(path: Path, content: bytes, mode: int) -> Path:
         temporary.unlink()
         raise
     return temporary
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a new file's name last."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codream_secure.deployment.conversation import DesyncError
+from codream_secure.deployment.events import DesyncError
 from codream_secure.deployment.streams import Shown
 
 ROUND = "round"

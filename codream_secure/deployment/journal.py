@@ -17,7 +17,7 @@ import numpy as np
 
 from codream_secure.deployment.storage import writing
 from codream_secure.errors import CheckpointError
-from codream_secure.runs.files import PRIVATE, write_bytes
+from codream_secure.files import PRIVATE, write_bytes
 from protocols import SumResult
 
 

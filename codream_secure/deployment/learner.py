@@ -12,66 +12,43 @@ whatever round comes next:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import math
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from codream_secure.deployment.accuracy import accuracy_of, is_measured, mean_accuracy
+from codream_secure.deployment.carriage import Carriage
 from codream_secure.deployment.client_data import ClientData
 from codream_secure.deployment.consents import Consents
-from codream_secure.deployment.conversation import (
+from codream_secure.deployment.conversation import Conversation
+from codream_secure.deployment.events import (
     Began,
-    Conversation,
     DesyncError,
     Ended,
     Gone,
+    Paused,
+    PausedError,
     Question,
     RoundLostError,
-    TalkingMember,
 )
 from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, Heading, read_heading
 from codream_secure.deployment.member_channel import MemberChannel
 from codream_secure.deployment.states import States
-from codream_secure.deployment.storage import StoredRoundLog, writing
-from codream_secure.deployment.streams import Backoff, Limits, Participant, Shown, Tls
+from codream_secure.deployment.storage import writing
+from codream_secure.deployment.streams import Shown
+from codream_secure.deployment.talking_member import TalkingMember
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
 from codream_secure.federation import Federation, Observer
+from codream_secure.files import PRIVATE, write_jsonl
 from codream_secure.methods.codream import CoDream
-from codream_secure.runs.files import PRIVATE, write_jsonl
-from protocols import Credentials, Identity, Roster
+from protocols import Credentials, RoundLog
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """How a client reaches the server, and as whom.
-
-    Args:
-        address: ``HOST:PORT``, as the server's certificate names it.
-        identity: the client's key pair.
-        roster: everybody's public keys.
-        tls: this machine's certificate.
-        limits: the same as the server's.
-        backoff: when to connect again, and when to give up.
-    """
-
-    address: str
-    identity: Identity
-    roster: Roster
-    tls: Tls
-    limits: Limits | None = None
-    backoff: Backoff | None = None
 
 
 class Learner:
@@ -81,7 +58,7 @@ class Learner:
         training: the terms.
         number: the client's.
         data: its images.
-        connection: to the server.
+        carriage: to the server and back, and as whom.
         state: its folder; made if it is not there, and gone on from if it is.
         observe: told (phase, done, total) as the work goes on.
         on_round: told the number of each finished round and this client's own test accuracy, None if not measured.
@@ -96,17 +73,17 @@ class Learner:
         number: int,
         *,
         data: ClientData,
-        connection: Connection,
+        carriage: Carriage,
         state: Path,
         observe: Observer | None = None,
         on_round: Callable[[int, float | None], None] | None = None,
     ) -> None:
-        training.check_roster(connection.roster)
-        if not connection.roster.holds(number, connection.identity.public_key):
+        training.check_roster(carriage.roster)
+        if not carriage.roster.holds(number, carriage.identity.public_key):
             raise ConfigError(f"member is {number}, but the roster has another key under this number")
         self._training = training
         self._number = number
-        self._connection = connection
+        self._carriage = carriage
         self._consents = Consents(state / "consents")
         self._conversation = Conversation(self._consents)
         self._channel = MemberChannel(
@@ -132,8 +109,13 @@ class Learner:
         self._touched = False
         """Whether the method may have moved on from there."""
 
+    @property
+    def finished(self) -> int:
+        """The latest round that this client has finished; 0 after the warm-up, -1 before."""
+        return self._round
+
     def run(self, until: int | None = None) -> list[dict[str, Any]]:
-        """Take part until training is over.
+        """Take part until training is over, or as far as what is carried goes.
 
         Args:
             until: leave when this round is finished, as programs do that are started anew for every round.
@@ -151,7 +133,7 @@ class Learner:
         """
         self._restore()
         _LOG.info("member %d goes on from round %d", self._number, self._round, extra={"member": self._number})
-        with self._stream():
+        with self._carriage.carry(self._member, self._conversation, folder=self._states.folder):
             self._take_part(self._training.config.run.rounds if until is None else until)
         return self._rows
 
@@ -173,12 +155,16 @@ class Learner:
                 case Began():
                     try:
                         self._enter(self._heading())
+                    except PausedError:
+                        return
                     except RoundLostError as error:
                         _LOG.warning(
                             "member %d goes back to round %d: %s",
                             *(self._number, self._round, error),
                             extra={"member": self._number, "round": self._round},
                         )
+                case Paused():
+                    return
                 case Ended(reason) if reason == OVER or (reason == FINISHED and self._round >= until):
                     return
                 case Gone(error):
@@ -276,55 +262,12 @@ class Learner:
             write_jsonl(self._states.folder / "metrics.jsonl", self._rows, mode=PRIVATE)
         self._round, self._touched = number, False
 
-    @contextlib.contextmanager
-    def _stream(self) -> Any:
-        """The stream, in a thread of its own."""
-        connection, conversation = self._connection, self._conversation
-        log = StoredRoundLog(self._states.folder / "rounds.log")
-        member = TalkingMember(
+    def _member(self, log: RoundLog) -> TalkingMember:
+        carriage = self._carriage
+        return TalkingMember(
             self._number,
-            conversation,
+            self._conversation,
             protocol=self._training.protocol,
             terms=self._training.sums,
-            credentials=Credentials(identity=connection.identity, roster=connection.roster, rounds=log),
+            credentials=Credentials(identity=carriage.identity, roster=carriage.roster, rounds=log),
         )
-        participant = Participant(
-            connection.address,
-            member,
-            identity=connection.identity,
-            roster=connection.roster,
-            tls=connection.tls,
-            limits=connection.limits,
-            backoff=connection.backoff,
-        )
-        running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None] | None]] = Future()
-
-        async def serve() -> None:
-            running.set_result((asyncio.get_running_loop(), asyncio.current_task()))
-            await participant.serve()
-
-        def work() -> None:
-            error: BaseException | None = None
-            try:
-                # Nothing that it started is left when it returns.
-                asyncio.run(serve())
-            except asyncio.CancelledError:
-                pass
-            except BaseException as raised:
-                # Raised again by whoever waits for an event.
-                error = raised
-            conversation.put(Gone(error))
-
-        thread = threading.Thread(target=work, name="stream", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            conversation.close()
-            loop, task = running.result()
-            if task is not None:
-                # The loop may be closed by now.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(task.cancel)
-            thread.join()
-            log.close()

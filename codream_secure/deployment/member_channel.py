@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from codream_secure.base_channel import BaseChannel, Tensors, flattened
-from codream_secure.deployment.conversation import Conversation, DesyncError
+from codream_secure.deployment.conversation import Conversation
+from codream_secure.deployment.events import DesyncError
 from protocols import SumProtocol, SumResult
 
 
@@ -64,7 +65,8 @@ class MemberChannel(BaseChannel):
         held: Mapping[int, Tensors] | None = None,
         bound: float | None = None,
     ) -> SumResult:
-        vector = flattened({self._member: contributions[self._member]})[self._member]
-        self._conversation.contribute(phase, vector)
-        nothing = np.zeros(len(vector))
+        values = sum(tensor.numel() for tensor in like)
+        own = self._member
+        self._conversation.contribute(phase, values, lambda: flattened({own: contributions[own]})[own])
+        nothing = np.zeros(values)
         return SumResult(total=nothing, weight=None, contributors=(self._member,), ring=np.zeros(0, dtype=np.uint32))

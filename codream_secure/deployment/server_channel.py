@@ -11,7 +11,7 @@ import torch
 from codream_secure.base_channel import BaseChannel, Tensors
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.monitor import Monitor
-from codream_secure.deployment.streams import Aggregator
+from codream_secure.deployment.streams.rounds import SumRounds
 from protocols import ProtocolError, SumProtocol, SumResult, TooFewSurvivorsError
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class ServerChannel(BaseChannel):
     Args:
         protocol: how sums are protected; one that streams carry.
         clients: how many there are.
-        aggregator: the streams, with an open round whenever this is used.
+        aggregator: to the members, with an open round whenever this is used.
         journal: of opened sums.
         monitor: told of every sum that is asked for.
     """
@@ -34,7 +34,7 @@ class ServerChannel(BaseChannel):
         protocol: SumProtocol,
         clients: int,
         *,
-        aggregator: Aggregator,
+        aggregator: SumRounds,
         journal: Journal,
         monitor: Monitor | None = None,
     ) -> None:
@@ -108,7 +108,7 @@ class ServerChannel(BaseChannel):
         raise failure
 
 
-def report_absent(aggregator: Aggregator, monitor: Monitor) -> None:
+def report_absent(aggregator: SumRounds, monitor: Monitor) -> None:
     """Tell who dropped out of the latest set-up or step, and who refused; then forget it."""
     for phase, members in aggregator.missing.items():
         monitor.dropped(phase.name.lower(), len(members))

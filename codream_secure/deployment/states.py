@@ -13,8 +13,8 @@ from codream_secure.deployment.files import own_private_folder
 from codream_secure.deployment.storage import writing
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.errors import CheckpointError, ConfigError
+from codream_secure.files import PRIVATE, write_text
 from codream_secure.runs.checkpoint import load_checkpoint, save_checkpoint
-from codream_secure.runs.files import PRIVATE, write_text
 
 _KEPT = 2
 _NAME = re.compile(r"round_(\d{6})\.pt")

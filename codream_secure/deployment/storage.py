@@ -37,8 +37,12 @@ class StoredRoundLog(FileRoundLog):
     """The log of rounds in a party's folder.
 
     Raises:
-        StorageError: from the claims; one that could not be written does not count.
+        StorageError: it cannot be made; or, from the claims, one that could not be written, which does not count.
     """
+
+    def __init__(self, path: Path) -> None:
+        with writing(path.parent):
+            super().__init__(path)
 
     def claim(self, round_id: bytes) -> None:
         with writing(self.path.parent):

@@ -19,7 +19,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from codream_secure.config import Config, make_config
 from codream_secure.errors import ConfigError
-from codream_secure.methods import find_method
 from codream_secure.sections import Section
 from codream_secure.streams import make_terms
 from protocols import Roster, SumProtocol, Terms, make_protocol
@@ -197,6 +196,3 @@ def _check(config: Config) -> None:
     for stands_in_the_way, reason in obstacles:
         if stands_in_the_way:
             raise ConfigError(reason)
-    obstacle = find_method(config.method).obstacle(config)
-    if obstacle:
-        raise ConfigError(f"method {config.method!r} cannot run this configuration: it {obstacle}")

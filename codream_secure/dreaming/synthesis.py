@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from codream_secure.base_channel import BaseChannel
+from codream_secure.base_channel import BaseChannel, Deferred
 from codream_secure.dreaming.objective import DreamObjective
 from codream_secure.dreaming.spaces import DreamSpace, Gradient
 from codream_secure.dreaming.updates import (
@@ -102,7 +102,7 @@ def dream_together(
     server = ServerOptimizer(start, name=schedule.optimizer, lr=schedule.lr, betas=schedule.betas)
     for step in range(schedule.steps):
         (points,) = channel.broadcast([server.dreams], phase="dreams")
-        updates = {client: [schedule.client_update(gradient, points)] for client, gradient in gradients.items()}
+        updates = _updates(gradients, points, schedule)
         (update,) = channel.mean(updates, phase="dream_updates", bound=schedule.bound, like=[points])
         if server_gradient is not None:
             update = update + server_gradient(server.dreams)
@@ -187,6 +187,11 @@ def dream_alone(
         finished[client] = [padded]
     (points,) = channel.sum(finished, phase="dreams", like=[received]).tensors
     return points
+
+
+def _updates(gradients: Mapping[int, Gradient], points: torch.Tensor, schedule: Schedule) -> Deferred:
+    """What each client sends in answer to these points."""
+    return Deferred(gradients, lambda client: [schedule.client_update(gradients[client], points)])
 
 
 def _by_points(objectives: Mapping[int, DreamObjective], space: DreamSpace | None) -> dict[int, Gradient]:

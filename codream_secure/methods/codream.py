@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from codream_secure import training
+from codream_secure.base_channel import Deferred, Tensors
 from codream_secure.client import Client, Rehearsal, distil
 from codream_secure.config import Config
 from codream_secure.dreamers import Dreamers
@@ -241,32 +242,38 @@ class CoDream(Method):
     def _label(self, dreams: torch.Tensor) -> torch.Tensor:
         """The clients' mean soft labels, as logits, of dreams that every client holds."""
         channel = self.federation.channel
-        logits = {number: training.predict(model, dreams) for number, model in self._dreaming_models.items()}
         like = torch.empty(len(dreams), self.federation.source.num_classes, device=dreams.device)
         if self.config.dreaming.labels == "logits":
-            sent = {number: [found] for number, found in logits.items()}
-            (mean,) = channel.mean(sent, phase="soft_labels", like=[like])
+            (mean,) = channel.mean(self._predictions(dreams, lambda logits: logits), phase="soft_labels", like=[like])
         else:
-            mean = self._mean_probabilities(logits, like)
+            mean = self._mean_probabilities(dreams, like)
         (received,) = channel.share([mean], phase="soft_labels")
         return received
 
-    def _mean_probabilities(self, logits: Mapping[int, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    def _predictions(self, dreams: torch.Tensor, told: Callable[[torch.Tensor], torch.Tensor]) -> Deferred:
+        """What each client tells of its logits."""
+        models = self._dreaming_models
+
+        def compute(number: int) -> Tensors:
+            return [told(training.predict(models[number], dreams))]
+
+        return Deferred(models, compute)
+
+    def _mean_probabilities(self, dreams: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Their logarithms, so that a stored label is always a vector of logits."""
         channel = self.federation.channel
-        votes = {number: found.softmax(dim=1) for number, found in logits.items()}
         if self.config.dp.noise_on_sums:
             images, classes = like.shape
             (mean,) = channel.mean(
-                {number: [labels.votes(found)] for number, found in votes.items()},
+                self._predictions(dreams, lambda logits: labels.votes(logits.softmax(dim=1))),
                 phase="soft_labels",
                 bound=labels.longest_vote(images, classes),
                 like=[like],
             )
             mean = labels.probabilities_from(mean)
         else:
-            sent = {number: [found] for number, found in votes.items()}
-            (mean,) = channel.mean(sent, phase="soft_labels", like=[like])
+            probabilities = self._predictions(dreams, lambda logits: logits.softmax(dim=1))
+            (mean,) = channel.mean(probabilities, phase="soft_labels", like=[like])
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def _acquire_knowledge(self, number: int) -> dict[str, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from codream_secure import files
 from codream_secure.report.load import Comparison, load
 from codream_secure.report.page import comparison_page, run_page
 from codream_secure.report.render import render
-from codream_secure.runs import files
 
 
 def build_report(directory: Path) -> Path:

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from codream_secure import files
 from codream_secure.config import Config, make_config
 from codream_secure.errors import ConfigError
 from codream_secure.report import format as fmt
 from codream_secure.report.page import MEANING, selection, setup_facts
 from codream_secure.report.render import render
 from codream_secure.report.tradeoff_curves import plot_tradeoff, series_colours
-from codream_secure.runs import files
 from codream_secure.runs.compare import spread
 from codream_secure.tradeoff.grid import NO_NOISE
 from codream_secure.tradeoff.notes import budget_meaning, notes, statements

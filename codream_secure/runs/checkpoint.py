@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from codream_secure.errors import CheckpointError
-from codream_secure.runs.files import write_bytes
+from codream_secure.files import write_bytes
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], *, mode: int | None = None) -> None:
-    """Write tensors and plain values atomically; see :func:`~codream_secure.runs.files.write_bytes` for the mode."""
+    """Write tensors and plain values atomically; see :func:`~codream_secure.files.write_bytes` for the mode."""
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **state}, stream)
     write_bytes(path, stream.getvalue(), mode=mode)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codream_secure import files
 from codream_secure.config import Config
 from codream_secure.data import load_source
 from codream_secure.federation import Observer, resolve_device
 from codream_secure.methods import find_method
 from codream_secure.releases import Releases
-from codream_secure.runs import files
 from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.loop import RunResult, run
 from codream_secure.runs.summary import to_target

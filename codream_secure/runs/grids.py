@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from codream_secure.data import ImageFacts
-from codream_secure.runs.files import write_bytes
+from codream_secure.files import write_bytes
 
 
 def save_dream_grid(

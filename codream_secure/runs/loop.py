@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from codream_secure import training
+from codream_secure import files, training
 from codream_secure.accounting import sums_in_round
 from codream_secure.config import Config
 from codream_secure.data import DataSource
@@ -32,7 +32,7 @@ from codream_secure.errors import BudgetExceededError, CheckpointError, ConfigEr
 from codream_secure.federation import Federation, Observer
 from codream_secure.methods import Method, find_method
 from codream_secure.releases import Releases
-from codream_secure.runs import files, privacy
+from codream_secure.runs import privacy
 from codream_secure.runs.checkpoint import load_checkpoint, save_checkpoint
 from codream_secure.runs.environment import describe_environment
 from codream_secure.runs.grids import save_dream_grid

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from codream_secure import files
 from codream_secure.errors import CheckpointError
 from codream_secure.releases import Releases
-from codream_secure.runs import files
 
 
 def keep_account(releases: Releases, path: Path, *, saved: Mapping[str, Any] | None) -> None:

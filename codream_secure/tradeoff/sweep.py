@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codream_secure import files
 from codream_secure.config import Config
 from codream_secure.data import load_source
 from codream_secure.errors import ConfigError, NumericalError, PrivacyError
 from codream_secure.federation import Observer, resolve_device
 from codream_secure.privacy import PrivacyStatement
-from codream_secure.runs import files, run
+from codream_secure.runs import run
 from codream_secure.runs.compare import spread
 from codream_secure.runs.environment import describe_environment
 from codream_secure.tradeoff.grid import Cell, plan_cells, seeds_of

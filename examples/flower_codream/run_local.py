@@ -1,7 +1,8 @@
-"""Run the app as a deployment on this machine, with four SuperNodes: ``python run_local.py FOLDER``."""
+"""Run the app as a deployment on this machine, with four SuperNodes: ``python run_local.py FOLDER [--messages]``."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,44 +18,52 @@ from local_flower import LocalFlower, LocalFlowerError, free_port  # noqa: E402 
 PATIENCE_S = 1200
 
 
-def main(folder: Path) -> int:
-    """Run it and print the accuracies; every party's state is in the folder, logs beside them. The exit status."""
+def main(folder: Path, *, messages: bool) -> int:
+    """Run it and print the accuracies; every party's state is in the folder, logs beside them. The exit status.
+
+    Args:
+        folder: new.
+        messages: Flower's messages carry the sums, and no other port is opened; else streams of the nodes' own do.
+    """
     folder = folder.resolve()
     print(f"keys, certificates, images, states and logs: {folder}", flush=True)
-    clients = prepare(folder).config.data.clients
+    clients = prepare(folder, HERE / "messages.toml" if messages else None).config.data.clients
+    shared: dict[str, object] = {"terms": folder / "training.toml", "roster": folder / "roster.toml"}
     streams = f"127.0.0.1:{free_port()}"
-    shared: dict[str, object] = {
-        "terms": folder / "training.toml",
-        "roster": folder / "roster.toml",
-        "tls": folder / "tls",
-    }
+    carried: dict[str, object] = {} if messages else {"tls": folder / "tls", "server": streams}
     with LocalFlower(folder) as flower:
         for number in range(clients):
             flower.add_node(
                 {
                     **shared,
+                    **carried,
                     "member": number,
                     "key": folder / f"member{number}.key",
                     "passphrase-file": folder / "passphrase",
-                    "tls-name": f"member{number}",
+                    **({} if messages else {"tls-name": f"member{number}"}),
                     "data": f"npz:{folder / f'member{number}.npz'}",
                     "state": folder / f"client{number}",
-                    "server": streams,
                 }
             )
             print(f"SuperNode {number} is registered, and has images of its own", flush=True)
-        print(f"SuperLink at {flower.address} (TLS), sums at {streams} (TLS on both sides); training", flush=True)
-        settings: dict[str, object] = {**shared, "listen": streams, "state": folder / "server"}
+        sums = "over its messages" if messages else f"at {streams} (TLS on both sides)"
+        print(f"SuperLink at {flower.address} (TLS), sums {sums}; training", flush=True)
+        settings: dict[str, object] = {**shared, "state": folder / "server", "tls": folder / "tls", "listen": streams}
+        settings["transport"] = "messages" if messages else "streams"
         status = flower.run(HERE, settings, patience_s=PATIENCE_S)
     if status == 0:
         show_deployment(accuracies(folder, clients))
-    print(f"Logs: {folder}/*.log (the server's part is in superlink.log). All processes have ended.")
+    print(f"Logs: {folder}/*.log (the server's part is in serverapp.log). All processes have ended.")
     return status
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1])))
+        parser = argparse.ArgumentParser(description="CoDream as a Flower deployment on this machine.")
+        parser.add_argument("folder", type=Path, help="new; keys, images, states and logs go there")
+        parser.add_argument("--messages", action="store_true", help="Flower's messages carry the sums: no second port")
+        options = parser.parse_args()
+        sys.exit(main(options.folder, messages=options.messages))
     except KeyboardInterrupt:
         print("interrupted; all processes have ended", file=sys.stderr)
         sys.exit(130)

@@ -21,7 +21,7 @@ from attacks.auditing.document import document
 from attacks.auditing.findings import Findings
 from codream_secure.cli.app import guarded
 from codream_secure.data import DataSource, load_source
-from codream_secure.runs.files import write_json
+from codream_secure.files import write_json
 from experiments.reconstruction.dreams import dreams_give
 from experiments.reconstruction.gradients import invert_gradients, nothing_to_invert
 from experiments.reconstruction.moments import images_from_moments

@@ -31,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PATIENCE_S = 60.0
 DAY = datetime.date(2030, 1, 31)
+# For what only some modules here need, and what needs grpc.
+sys.path.insert(0, str(HERE))
 
 
 def _program(name: str) -> ModuleType:
@@ -260,6 +262,15 @@ class Tools:
     same = staticmethod(same)
     until = staticmethod(until)
     read_line = staticmethod(read_line)
+
+
+@pytest.fixture
+def scene(deploy: Make) -> tuple[Deployment, Aggregator]:
+    """A deployment, and its aggregator, which takes little and waits for nobody."""
+    from stranger import LIMITS
+
+    deployment = deploy(3)
+    return deployment, deployment.aggregator(limits=LIMITS)
 
 
 @pytest.fixture(scope="session")

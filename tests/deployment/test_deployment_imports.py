@@ -28,6 +28,14 @@ def test_it_is_imported_without_torch_or_grpc() -> None:
     assert not {"torch", "torchvision", "grpc", "flwr", "tenseal", "pydantic"} & set(loaded)
 
 
+def test_a_node_that_is_only_asked_for_keys_loads_no_torch() -> None:
+    loaded = run(
+        "import sys, codream_secure.deployment.flower_apps\nprint(*{name.split('.')[0] for name in sys.modules})"
+    ).split()
+    assert "pydantic" in loaded
+    assert not {"torch", "torchvision", "grpc"} & set(loaded)
+
+
 def test_where_grpc_is_missing_an_error_names_the_extra() -> None:
     program = """
 import sys

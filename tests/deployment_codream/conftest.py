@@ -199,19 +199,3 @@ def make_cohort(tmp_path: Path) -> Iterator[Callable[..., Cohort]]:
     for cohort in made:
         cohort.close()
         assert all(party.process.returncode is not None for party in cohort.parties)
-
-
-def same(found: Any, expected: Any) -> bool:
-    """Whether two states are equal, to the last bit."""
-    if isinstance(expected, torch.Tensor):
-        return torch.equal(found, expected)
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
-    if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    return bool(found == expected)
-
-
-@pytest.fixture(scope="session")
-def equal() -> Callable[[Any, Any], bool]:
-    return same

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from codream_secure.deployment.consents import Consents
-from codream_secure.deployment.conversation import Began, Conversation, RoundLostError, TalkingMember
+from codream_secure.deployment.conversation import Conversation
+from codream_secure.deployment.events import Began, RoundLostError
 from codream_secure.deployment.streams import Shown
 from codream_secure.deployment.streams.calls import (
     Answer,
@@ -27,6 +28,7 @@ from codream_secure.deployment.streams.calls import (
     next_context,
     show,
 )
+from codream_secure.deployment.talking_member import TalkingMember
 from protocols import (
     AlreadyAnsweredError,
     Credentials,
@@ -72,7 +74,7 @@ class Party:
             try:
                 while True:
                     self._conversation.show()
-                    self._conversation.contribute(STREAM, self._vector)
+                    self._conversation.contribute(STREAM, len(self._vector), lambda: self._vector)
             except RoundLostError:
                 pass
 

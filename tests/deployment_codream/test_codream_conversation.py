@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from codream_secure.deployment.conversation import (
-    Began,
-    Conversation,
-    DesyncError,
-    Ended,
-    Gone,
-    Lost,
-    RoundLostError,
-    TalkingMember,
-)
+from codream_secure.deployment.conversation import Conversation
+from codream_secure.deployment.events import Began, DesyncError, Ended, Gone, Lost, RoundLostError
 from codream_secure.deployment.heading import Heading, read_heading
 from codream_secure.deployment.member_channel import MemberChannel
 from codream_secure.deployment.streams import Asked, Shown
 from codream_secure.deployment.streams.calls import Begin, End
+from codream_secure.deployment.talking_member import TalkingMember
 from protocols import FixedPoint, Terms, make_protocol
 
 ROUND_ID = bytes(16)
@@ -70,13 +63,13 @@ def stream(conversation: Conversation) -> Stream:
 
 def test_a_question_gets_the_method_s_vector(conversation: Conversation, stream: Stream) -> None:
     stream.asks(asked())
-    conversation.contribute("soft_labels", VECTOR)
+    conversation.contribute("soft_labels", 3, lambda: VECTOR)
     assert stream.answered()[0] is VECTOR
 
 
 def test_a_question_that_comes_again_gets_the_same_vector(conversation: Conversation, stream: Stream) -> None:
     stream.asks(asked())
-    conversation.contribute("soft_labels", VECTOR)
+    conversation.contribute("soft_labels", 3, lambda: VECTOR)
     stream.answered()
     stream.asks(asked())
     threading.Timer(0.05, conversation.put, [shown()]).start()
@@ -89,7 +82,7 @@ def test_what_was_answered_before_something_was_shown_answers_no_later_question(
     conversation: Conversation, stream: Stream
 ) -> None:
     stream.asks(asked())
-    conversation.contribute("soft_labels", VECTOR)
+    conversation.contribute("soft_labels", 3, lambda: VECTOR)
     stream.answered()
     conversation.put(shown())
     conversation.show()
@@ -101,10 +94,10 @@ def test_what_was_answered_before_something_was_shown_answers_no_later_question(
 
 def test_a_sum_that_is_taken_without_this_member_is_passed_over(conversation: Conversation) -> None:
     conversation.put(shown())
-    conversation.contribute("soft_labels", VECTOR)
+    conversation.contribute("soft_labels", 3, lambda: VECTOR)
     assert conversation.show().phase == "dreams"
     conversation.put(Ended("done"))
-    conversation.contribute("evaluation", VECTOR)
+    conversation.contribute("evaluation", 3, lambda: VECTOR)
     assert conversation.next() == Ended("done")
 
 
@@ -114,7 +107,7 @@ def test_another_question_than_the_terms_say_is_refused(
 ) -> None:
     stream.asks(question)
     with pytest.raises(DesyncError, match="does not follow these terms"):
-        conversation.contribute("soft_labels", VECTOR)
+        conversation.contribute("soft_labels", 3, lambda: VECTOR)
     assert stream.answered() == [None]
 
 
@@ -131,7 +124,7 @@ def test_a_lost_round_is_lost_at_once(conversation: Conversation, event: Any) ->
 def test_nothing_is_contributed_to_a_lost_round(conversation: Conversation, event: Any) -> None:
     conversation.put(event)
     with pytest.raises(RoundLostError):
-        conversation.contribute("soft_labels", VECTOR)
+        conversation.contribute("soft_labels", 3, lambda: VECTOR)
 
 
 def test_closing_it_lets_nobody_wait(conversation: Conversation, stream: Stream) -> None:

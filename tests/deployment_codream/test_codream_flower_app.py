@@ -13,7 +13,8 @@ import pytest
 import tomli_w
 import torch
 
-from codream_secure.deployment.flower_apps import NodeFailedError, make_client_app, serve, take_part
+from codream_secure.deployment.flower_apps import NodeFailedError, make_client_app, respond, take_part
+from codream_secure.deployment.flower_server import serve
 from codream_secure.deployment.membership import next_roster
 from codream_secure.deployment.public_half import make_public_half
 from codream_secure.deployment.roster import write_roster_file
@@ -27,11 +28,14 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "flower_codream"
 
 
 @pytest.mark.slow
-def test_a_flower_app_ends_with_the_bits_of_one_process(tmp_path: Path, equal: Callable[[Any, Any], bool]) -> None:
+@pytest.mark.parametrize("options", [(), ("--messages",)], ids=["streams", "messages"])
+def test_a_flower_app_ends_with_the_bits_of_one_process(
+    options: tuple[str, ...], tmp_path: Path, equal: Callable[[Any, Any], bool]
+) -> None:
     pytest.importorskip("flwr")
     folder = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLE.parents[1]), *sys.path])}
-    command = [sys.executable, str(EXAMPLE / "run_local.py"), str(folder)]
+    command = [sys.executable, str(EXAMPLE / "run_local.py"), str(folder), *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     logs = "\n".join(log.read_text(errors="replace")[-2000:] for log in folder.glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
@@ -46,10 +50,17 @@ def test_a_flower_app_ends_with_the_bits_of_one_process(tmp_path: Path, equal: C
 
 
 def test_what_a_configuration_lacks_is_named() -> None:
-    with pytest.raises(ConfigError, match="the run's configuration lacks tls, listen, state"):
-        serve(None, {"terms": "training.toml", "roster": "roster.toml"})
+    given = {"terms": "training.toml", "roster": "roster.toml"}
+    with pytest.raises(ConfigError, match="the run's configuration lacks state, tls, listen"):
+        serve(None, given)
+    with pytest.raises(ConfigError, match="the run's configuration lacks state"):
+        serve(None, {**given, "transport": "messages"})
+    with pytest.raises(ConfigError, match="transport is 'pigeons'"):
+        serve(None, {**given, "transport": "pigeons"})
     with pytest.raises(ConfigError, match=r"--node-config\) lacks member, terms"):
         take_part({}, 1)
+    with pytest.raises(ConfigError, match=r"--node-config\) lacks member, terms"):
+        respond({}, b"")
 
 
 def test_a_server_is_not_told_what_went_wrong_at_a_node(

@@ -11,7 +11,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 from codream_secure.deployment.client_data import load_client_data
+from codream_secure.deployment.connection import Connection, listen
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.coordinator import Coordinator, Waits
 from codream_secure.deployment.identity import load_identity, save_identity
-from codream_secure.deployment.learner import Connection, Learner
+from codream_secure.deployment.learner import Learner
 from codream_secure.deployment.logs import LogFormat, logging_to
 from codream_secure.deployment.membership import next_roster
 from codream_secure.deployment.metrics import Metrics
@@ -102,9 +103,13 @@ def noted(secrets: list[bytes]) -> Iterator[None]:
         made(self, value)
         secrets.append(bytes(value))
 
-    def contribute(self: Conversation, phase: str, vector: Any) -> None:
-        secrets.append(vector.tobytes())
-        given(self, phase, vector)
+    def contribute(self: Conversation, phase: str, values: int, compute: Callable[[], Any]) -> None:
+        def noting() -> Any:
+            vector = compute()
+            secrets.append(vector.tobytes())
+            return vector
+
+        given(self, phase, values, noting)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Secret, "__init__", make)
@@ -154,18 +159,25 @@ def watch(folder: Path, present: int, *, join: float) -> Watched:
             found.secrets.append(base64.b64decode((folder / "tls" / f"{name}.key").read_text().splitlines()[2]))
         metrics = Metrics()
         status = stack.enter_context(StatusServer("0", metrics))
+        waits = Waits(join=join)
+        aggregator = stack.enter_context(
+            listen(
+                "127.0.0.1:0",
+                training,
+                roster=roster,
+                tls=load(folder / "tls", "server"),
+                deadlines=waits.deadlines(),
+            )
+        )
         coordinator = Coordinator(
             training,
-            address="127.0.0.1:0",
-            roster=roster,
-            tls=load(folder / "tls", "server"),
+            aggregator,
             state=folder / "server",
-            waits=Waits(join=join),
+            waits=waits,
             monitor=metrics,
             observe=lambda *_: found.during or found.during.update(numbers(get(status.address, "/metrics")[1])),
         )
-        stack.callback(coordinator.close)
-        address = f"127.0.0.1:{coordinator.port}"
+        address = f"127.0.0.1:{aggregator.port}"
         found.before = get(status.address, "/healthz")
         knock(address, tls)
         failures: list[BaseException] = []
@@ -176,7 +188,7 @@ def watch(folder: Path, present: int, *, join: float) -> Watched:
                     training,
                     number,
                     data=load_client_data("digits", training, part=number),
-                    connection=Connection(
+                    carriage=Connection(
                         address=address,
                         identity=load_identity(folder / f"{number}.key", passphrase=Secret(PASSPHRASE)),
                         roster=roster,

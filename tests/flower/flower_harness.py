@@ -21,9 +21,10 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
-from codream_secure.flower import Member, Protection, protected_mod
+from codream_secure.flower import Member, Protected, Protection, protected_mod
 from protocols import Identity, Roster
 
 NODES = 4
@@ -182,6 +183,19 @@ def protection(name: str = "masked", **changes: Any) -> Protection:
         "steps": 8,
     }
     return Protection(**{**given, **changes})
+
+
+def run(grid: Any, sums: Any, members: list[Member], *, rounds: int = 2, fed: Any = None) -> Any:
+    """What a run of so many rounds under protection ends with."""
+    strategy = Protected(fed or FedAvg(fraction_evaluate=0.0), sums, roster=members[0].roster)
+    return strategy.start(grid, initial_arrays=initial(), num_rounds=rounds)
+
+
+def mean_of(numbers: list[int], before: ArrayRecord | None = None) -> np.ndarray:
+    """The weights that these nodes' training makes on average of the arrays."""
+    arrays = {name: array.numpy() for name, array in (before or initial()).items()}
+    moved = [trained(number, arrays)["weights"].astype(np.float64) for number in numbers]
+    return np.average(moved, axis=0, weights=[SIZES[number] for number in numbers])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Five clients of every protocol in one process, and the sum that they have to find."""
+"""Five clients of every protocol in one process, and the sum that they have to find; people with identities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from protocols import FixedPoint, Network, Simulation, Terms, available_protocols, make_protocol
+from protocols import FixedPoint, Identity, Network, Roster, Simulation, Terms, available_protocols, make_protocol
 
 Vectors = dict[int, np.ndarray]
 Start = Callable[..., Simulation]
@@ -51,3 +51,13 @@ def start(request: pytest.FixtureRequest) -> Start:
 @pytest.fixture(scope="session")
 def total() -> Callable[[Vectors], list[int]]:
     return total_of
+
+
+@pytest.fixture
+def people() -> dict[int, Identity]:
+    return {member: Identity.generate() for member in (0, 3, 8)}
+
+
+@pytest.fixture
+def roster(people: dict[int, Identity]) -> Roster:
+    return Roster({member: identity.public_key for member, identity in people.items()})

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codream_secure.runs import files
+from codream_secure import files
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.integers())
 # csv joins lists as a;b;c and has no types: numbers and texts without a carriage return come back as their text.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -62,6 +63,20 @@ class Asked:
     values: int
     shown: Shown | None
     round_id: bytes
+
+
+class Suspended(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A member within a round, between two calls; see :meth:`Member.suspend`.
+
+    Attributes:
+        round_id: 16 bytes.
+        context: 32 bytes for all that was shown.
+        machine: sealed.
+    """
+
+    round_id: bytes
+    context: bytes
+    machine: bytes
 
 
 Contribution = Values | tuple[Values, int] | None
@@ -158,6 +173,35 @@ class Member:
         if self._machine is not None:
             self._machine.close()
         self._machine, self._latest, self._offered = None, None, False
+
+    def suspend(self, key: bytes) -> Suspended | None:
+        """Take the member out of its round, to go on in another process; None if it is in none.
+
+        Args:
+            key: 32 bytes that the machine is sealed under.
+
+        Raises:
+            ProtocolError: see :meth:`protocols.SumProtocol.suspend_client`, and what it asks of whoever keeps this.
+        """
+        machine, self._machine = self._machine, None
+        if machine is None:
+            return None
+        sealed = self._protocol.suspend_client(machine, key)
+        self._latest, self._offered = None, False
+        return Suspended(self._round_id, self._context, sealed)
+
+    def resume(self, suspended: Suspended, key: bytes) -> None:
+        """Be in the round again that another process was in; once at most from one state.
+
+        Raises:
+            ProtocolError: another key, roster or terms, or damage.
+        """
+        self.drop()
+        self._machine = self._protocol.resume_client(
+            suspended.machine, key, terms=self._terms, credentials=self._credentials
+        )
+        self._machine.on_opening = self._on_opening
+        self._round_id, self._context, self._offered = suspended.round_id, suspended.context, True
 
     def _begin(self, round_id: bytes) -> None:
         self.drop()

@@ -1,0 +1,132 @@
+"""What a member keeps between two messages, in a folder that nobody else can enter.
+
+The state is written over *before* the machine in it is used, and put back, changed, before the answer leaves: two
+answers from one state could open a vector (see :meth:`protocols.SumProtocol.suspend_client`). A program that is killed
+in between has left its round. Leave the folder out of backups.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from codream_secure.deployment.conversation import Standing
+from codream_secure.deployment.events import Event, Given
+from codream_secure.deployment.files import own_private_folder
+from codream_secure.deployment.storage import writing
+from codream_secure.deployment.streams import Shown
+from codream_secure.deployment.streams.calls import Ask, Downward, Show, decode_downward, encode, shown
+from codream_secure.deployment.streams.errors import FrameError
+from codream_secure.deployment.streams.member import Suspended
+from codream_secure.errors import CheckpointError
+from codream_secure.files import PRIVATE, write_bytes
+
+
+class Kept(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A round between two messages.
+
+    Attributes:
+        round_id: 16 bytes.
+        position: how many calls were taken.
+        suspended: the member; None while a message is dealt with, and from then on if that fails.
+        standing: of the method's conversation; None before the first question.
+        done: whether the method has finished the round.
+    """
+
+    round_id: bytes
+    position: int
+    suspended: Suspended | None
+    standing: Standing | None
+    done: bool
+
+
+class Correspondence:
+    """A member's round.
+
+    Args:
+        folder: of its own; made, for its owner only, if it is not there.
+
+    Raises:
+        IdentityError: it cannot be made, or others have a right to it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        own_private_folder(folder)
+        self._folder = folder
+        self._state = folder / "state"
+        self._calls = folder / "calls"
+
+    def read(self) -> Kept | None:
+        """The round that goes on; None if there is none.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        try:
+            return msgspec.msgpack.decode(self._state.read_bytes(), type=Kept)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError:
+            raise CheckpointError(
+                f"{str(self._state)!r} is damaged: remove it; this client is back in the next round"
+            ) from None
+
+    def write(self, kept: Kept) -> None:
+        """Make it last.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with writing(self._folder):
+            write_bytes(self._state, msgspec.msgpack.encode(kept), mode=PRIVATE)
+
+    def add(self, position: int, calls: Sequence[Downward]) -> None:
+        """Keep what the method would have to live through again; what is for the machine alone is left out."""
+        kept = []
+        for call in calls:
+            if isinstance(call, Show):
+                kept.append(encode(call))
+            elif isinstance(call, Ask):
+                kept.append(encode(Ask(call.exchange, call.stream, call.values, memoryview(b""))))
+        if kept:
+            with writing(self._folder):
+                own_private_folder(self._calls)
+                write_bytes(self._calls / f"{position:09d}", msgspec.msgpack.encode(kept), mode=PRIVATE)
+
+    def forget(self) -> None:
+        """Another round begins."""
+        with writing(self._folder):
+            if self._calls.is_dir():
+                shutil.rmtree(self._calls)
+
+    def events(self) -> list[Event]:
+        """What the method has lived through in this round since it began.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        found: list[Event] = []
+        for path in sorted(self._calls.iterdir()) if self._calls.is_dir() else ():
+            try:
+                calls = [decode_downward(call) for call in msgspec.msgpack.decode(path.read_bytes(), type=list[bytes])]
+                events = [_event(call) for call in calls]
+            except (msgspec.MsgspecError, FrameError):
+                raise CheckpointError(
+                    f"{str(path)!r} is damaged: remove its folder; this client is back in the next round"
+                ) from None
+            for event in events:
+                # Asked again with nothing shown since: the same question, which the method hears once.
+                if not (isinstance(event, Given) and found and found[-1] == event):
+                    found.append(event)
+        return found
+
+
+def _event(call: Downward) -> Event:
+    if isinstance(call, Show):
+        return Shown(phase=call.phase, tensors=shown(call))
+    if isinstance(call, Ask):
+        return Given(call.stream, call.values)
+    raise FrameError("another call than those that are kept")

@@ -1,0 +1,235 @@
+"""Messages that are lost or repeated, clients and servers that die: survivors finish, and nothing is summed twice."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from codream_secure.deployment.messages.packets import read_reply, unpack
+from codream_secure.deployment.streams import Limits
+from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, Relay
+from codream_secure.errors import CheckpointError, ConfigError, StorageError
+
+LIMITS = Limits()
+FEW: dict[str, Any] = {
+    "dreaming": {"steps": 2, "local_steps": 1, "label_midway": False},
+    "distillation": {"cutmix": 0, "relabel": False},
+    "model": {"clients": ["mlp"], "server": None},
+    "run": {"evaluate_every": 1},
+}
+
+
+def calls(packet: bytes) -> list[Downward]:
+    return [call for call, _ in unpack(packet, limits=LIMITS).calls]
+
+
+class Nth:
+    """Whether this is the n-th packet for a member of those that hold such a call."""
+
+    def __init__(self, member: int, number: int, *kinds: type) -> None:
+        self._member, self._left, self._kinds = member, number, kinds
+
+    def __call__(self, member: int, packet: bytes) -> bool:
+        if member == self._member and isinstance(calls(packet)[-1], self._kinds):
+            self._left -= 1
+            return self._left == 0
+        return False
+
+
+def summed_over(cohort: Any, number: int) -> set[str]:
+    """Over whom a client has let its vectors be summed, all in all."""
+    folder = cohort.folder / f"client{number}" / "consents"
+    return {path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def contributors(rows: Iterable[dict[str, Any]]) -> list[list[int]]:
+    return [row["contributors"] for row in rows]
+
+
+@pytest.fixture
+def cohort(make_cohort: Callable[..., Any]) -> Any:
+    return make_cohort(**FEW)
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["packet lost", "reply lost"])
+def test_a_member_whose_message_is_lost_is_out_and_comes_back(cohort: Any, taken: bool) -> None:
+    lost = Nth(2, 2, Ask)
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        if lost(member, packet):
+            if taken:
+                send(packet)
+            return None
+        return send(packet)
+
+    cohort.meddle = meddle
+    rows = cohort.serve()
+    assert contributors(rows) == [[0, 1, 2], [0, 1, 2]]
+    # It hears nothing more of round 1, not even its end; in round 2 it is given the buffer.
+    ends = [member for member, packet in cohort.sent if isinstance(calls(packet)[-1], End)]
+    assert ends == [0, 1, 0, 1, 2]
+    for name in ("images", "labels"):
+        found = [cohort.state(f"client{number}", 2)["buffer"][name] for number in range(3)]
+        assert all(found[0].equal(other) for other in found[1:])
+
+
+def test_a_program_that_dies_has_left_the_round(cohort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    dies = Nth(1, 2, Relay)
+    later: list[bytes] = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        if dies(member, packet):
+            with monkeypatch.context() as patch:
+                patch.setattr("codream_secure.deployment.messages.respondent._last_answer", _raise_interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    send(packet)
+            # What it has begun to deal with it does not deal with once more, nor with what comes next.
+            again = read_reply(send(packet), limits=LIMITS)
+            later.append(bytes([again.out, len(again.answer)]))
+            return None
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 2], [0, 1, 2]]
+    assert later == [bytes([True, 0])]
+
+
+def _raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_packet_that_comes_again_is_refused_and_does_no_harm(cohort: Any) -> None:
+    seen = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        reply = send(packet)
+        if member == 0 and not isinstance(calls(packet)[0], Begin):
+            again = read_reply(send(packet), limits=LIMITS)
+            seen.append((again.out, len(again.answer)))
+        return reply
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
+    assert summed_over(cohort, 0) == {"0 1 2"}
+    assert seen == [(True, 0)] * len(seen)
+    assert len(seen) == 2 * (2 + 2 * 4)
+
+
+def test_a_packet_of_an_earlier_round_does_no_harm(cohort: Any) -> None:
+    earlier: list[bytes] = []
+    seen = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        if member == 0 and isinstance(calls(packet)[-1], Ask):
+            earlier.append(packet)
+            if len(earlier) == 6:
+                seen.append(read_reply(send(earlier[0]), limits=LIMITS).out)
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
+    assert seen == [True]
+
+
+def test_a_server_that_dies_in_the_middle_goes_on_without_asking_again(
+    make_cohort: Callable[..., Any], equal: Callable[[Any, Any], bool]
+) -> None:
+    cohort = make_cohort()
+    dies = Nth(0, 6, Ask)
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        if dies(member, packet):
+            raise KeyboardInterrupt
+        return send(packet)
+
+    cohort.meddle = meddle
+    with pytest.raises(KeyboardInterrupt):
+        cohort.serve()
+    opened = sum(1 for _ in (cohort.folder / "server" / "journal" / "000001").glob("*.npz"))
+    assert opened == 5
+    before = len(cohort.sent)
+    rows = cohort.serve()
+    assert contributors(rows) == [[0, 1, 2]] * 2
+    # Of the six sums of round 1 the one that was not opened is asked for, and the round's heading comes first.
+    packets = [packet for member, packet in cohort.sent[before:] if member == 0]
+    assert sum(isinstance(call, Ask) for packet in packets for call in calls(packet)) == 1 + 8
+    expected = cohort.in_one_process()
+    for number in range(3):
+        assert equal(cohort.state(f"client{number}", 2)["clients"], [expected["clients"][number]])
+        assert summed_over(cohort, number) == {"0 1 2"}
+
+
+def test_who_is_away_is_waited_for_and_then_done_without(cohort: Any) -> None:
+    cohort.away = {1}
+    assert contributors(cohort.serve()) == [[0, 2], [0, 2]]
+    assert cohort.learners[1] == 0
+
+
+def test_a_client_under_other_terms_leaves(make_cohort: Callable[..., Any]) -> None:
+    cohort = make_cohort(**FEW)
+    other = make_cohort(**{**FEW, "dreaming": {**FEW["dreaming"], "tv": 0.5}})
+    other.identities, other.roster, other.folder = cohort.identities, cohort.roster, cohort.folder
+    said = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        if member != 1:
+            return send(packet)
+        try:
+            reply: bytes = other.client(1).answer(packet)
+        except ConfigError as error:
+            said.append(str(error))
+            return None
+        return reply
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 2], [0, 2]]
+    assert all("other terms of training" in text for text in said)
+    assert said
+
+
+def test_a_full_disk_is_said_and_no_answer_leaves(cohort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is not acted upon: the machine is not used, or its answer is kept back."""
+    fills = Nth(0, 2, Ask)
+    said = []
+
+    def no_room(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        if fills(member, packet):
+            with monkeypatch.context() as patch:
+                patch.setattr("os.fsync", no_room)
+                with pytest.raises(StorageError, match="cannot be written: No space left on device") as caught:
+                    send(packet)
+            said.append(caught.value)
+            return None
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
+    assert len(said) == 1
+
+
+def test_what_is_kept_is_for_its_owner_only_and_damage_is_said(cohort: Any) -> None:
+    damaged: list[str] = []
+    hit = Nth(0, 2, Ask)
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        if hit(member, packet):
+            folder = cohort.folder / "client0" / "messages"
+            for path in [folder, *folder.rglob("*")]:
+                assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
+            (folder / "state").write_bytes(b"\x93")
+            with pytest.raises(CheckpointError, match="is damaged: remove it") as caught:
+                send(packet)
+            damaged.append(str(caught.value))
+            return None
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
+    assert len(damaged) == 1
