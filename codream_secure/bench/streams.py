@@ -2,7 +2,8 @@
 
 A step shows every member a vector (as dreams would be) and sums a vector of each. The echo moves as many bytes down and
 up over gRPC with the same TLS, and does nothing else. Blocks of both take turns, so that whatever else the machine does
-hits both alike; the ratio is the median over blocks.
+hits both alike; the ratio is the median over blocks. In the aggregator's process both share one event loop, as
+``grpc.aio`` has one queue of events a process and would wake a second loop for the first one's events.
 
     python -m codream_secure.bench.streams --clients 10 --steps 50
 """
