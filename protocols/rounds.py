@@ -38,6 +38,10 @@ class RoundLog:
         self._write(round_id, -1)
         self._last_step[round_id] = -1
 
+    def __contains__(self, round_id: bytes) -> bool:
+        """Whether a round was claimed."""
+        return round_id in self._last_step
+
     def claim_step(self, round_id: bytes, step: int) -> None:
         """Mask a step of a claimed round; steps only ever go up.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from codream_secure.deployment.carriage import MakeMember
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.events import Gone
+from codream_secure.deployment.messages.correspondence import MESSAGES, abandon
 from codream_secure.deployment.storage import StoredRoundLog
 from codream_secure.deployment.streams import Aggregator, Backoff, Deadlines, Limits, Participant, Tls
 from codream_secure.deployment.training import TrainingTerms
@@ -76,6 +77,7 @@ class Connection:
     @contextlib.contextmanager
     def carry(self, make_member: MakeMember, conversation: Conversation, *, folder: Path) -> Iterator[None]:
         """The stream, in a thread of its own."""
+        abandon(folder / MESSAGES)
         log = StoredRoundLog(folder / "rounds.log")
         participant = Participant(
             self.address,

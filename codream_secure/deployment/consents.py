@@ -61,7 +61,10 @@ class Consents:
                     self._keep(base, question, line)
 
     def forget(self, before: int) -> None:
-        """Drop what follows from states before that of this round: they are gone, so nothing is computed from them."""
+        """Drop what follows from states before that of this round.
+
+        They are gone, so nothing more is computed from them; nothing that was may be open to be summed any more.
+        """
         with self._lock:
             self._memory = {key: line for key, line in self._memory.items() if key[0] >= before}
             if self._folder is not None and self._folder.is_dir():

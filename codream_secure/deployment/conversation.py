@@ -47,9 +47,9 @@ class Standing(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 
     Attributes:
         number: of the round of training; None before :meth:`Conversation.enter`.
-        asked: what the latest vector answered; see :meth:`Conversation.agree`.
-        stream: of the latest vector; empty if something was shown since.
-        vector: the latest vector, float32, as bytes.
+        asked: what the vector answers that the machine has masked; see :meth:`Conversation.agree`.
+        stream: of that vector; empty if something was shown since.
+        vector: that vector, float32, as bytes.
     """
 
     number: int | None
@@ -85,8 +85,10 @@ class Conversation:
         """Of the next sum within the round."""
         self._seen = b""
         """Digest of what was shown that vectors follow from; empty while there is nothing."""
+        self._answering: tuple[int, list[bytes]] | None = None
+        """What the latest vector answers: base and digests."""
         self._asked: tuple[int, list[bytes]] | None = None
-        """What the latest vector answered: base and digests."""
+        """The same, of the vector that the machine has masked, here or in another process, and may be asked to open."""
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._put_back: deque[Event] = deque()
         self._lock = threading.Condition()
@@ -131,15 +133,25 @@ class Conversation:
 
     def standing(self) -> Standing:
         """What :meth:`stand` takes in another process."""
-        stream, vector = self._last or ("", np.zeros(0, np.float32))
+        masked = self._last if self._answering is self._asked else None
+        stream, vector = masked or ("", np.zeros(0, np.float32))
         return Standing(self._number, self._asked, stream, vector.tobytes())
 
     def stand(self, standing: Standing) -> None:
-        """Be ready to agree to what the vector of another process is summed over."""
+        """Be ready to agree to what the vector that was masked in another process is summed over."""
         self._asked = standing.asked
 
+    def masked(self) -> None:
+        """The machine has masked the latest vector: from here on it is this one that is opened."""
+        self._asked = self._answering
+
+    @property
+    def oldest(self) -> int | None:
+        """The round after which the state was kept that the masked vector follows from; None if there is none."""
+        return None if self._asked is None else self._asked[0]
+
     def agree(self, survivors: tuple[int, ...]) -> None:
-        """Return if the vector that was given last may be summed over these members.
+        """Return if the vector that the machine has masked may be summed over these members.
 
         Raises:
             AlreadyAnsweredError: the same question was answered before, for a sum over others.
@@ -263,12 +275,11 @@ class Conversation:
                 raise _wrong(event.asked.stream, event.asked.values, phase, values)
             vector = compute()
             self._last = (phase, vector)
-            self._asked = self._base, self._questions(phase)
+            self._answering = self._base, self._questions(phase)
             event.answer.set_result(vector)
         elif isinstance(event, Given):
             if (event.stream, event.values) != (phase, values):
                 raise _wrong(event.stream, event.values, phase, values)
-            self._asked = self._base, self._questions(phase)
         elif isinstance(event, Lost | Gone | Paused):
             raise self._lost(event)
         else:

@@ -52,7 +52,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class Given:
-    """A vector was given here, when the method lived through this for the first time."""
+    """A vector was given here, and masked, when the method lived through this for the first time."""
 
     stream: str
     values: int

@@ -17,7 +17,6 @@ from codream_secure.errors import ConfigError
 _LOG = logging.getLogger(__name__)
 RECORD = "codream"
 """The one record of every message."""
-_ASK_AGAIN_S = 60.0
 
 
 class FlowerOffice:
@@ -26,10 +25,10 @@ class FlowerOffice:
     Args:
         grid: a ``flwr.serverapp.Grid``.
         members: how many there are, numbered from 0.
-        hello_s: seconds to wait for new nodes to say which member they are.
+        hello_s: seconds that a new node has to say which member it is, before it is asked again.
 
     Attributes:
-        exchanges: how many times nodes were sent messages and waited for.
+        exchanges: how many times nodes were sent packets and waited for.
     """
 
     def __init__(self, grid: Any, *, members: int, hello_s: float) -> None:
@@ -38,20 +37,30 @@ class FlowerOffice:
         self._hello_s = hello_s
         self._node_of: dict[int, int] = {}
         """By member."""
-        self._asked: dict[int, float] = {}
-        """Node to when it was asked who it is, by the monotonic clock."""
+        self._asked: dict[str, int] = {}
+        """Message that asks who it is to node."""
+        self._again: dict[int, float] = {}
+        """Node to when it is asked again, by the monotonic clock."""
         self.exchanges = 0
 
     def members(self) -> frozenset[int]:
-        """Whose nodes are there; those that are new are asked who they are."""
+        """Whose nodes are there; those that are new are asked who they are, and nobody waits for them here."""
+        self._hear()
         nodes, now = set(self._grid.get_node_ids()), time.monotonic()
-        known = set(self._node_of.values())
-        fresh = [node for node in nodes - known if now - self._asked.get(node, -_ASK_AGAIN_S) >= _ASK_AGAIN_S]
+        fresh = [node for node in nodes - set(self._node_of.values()) if now >= self._again.get(node, now)]
         if fresh:
-            self._asked |= dict.fromkeys(fresh, now)
-            for node, record in self._send({node: {"hello": True} for node in fresh}, self._hello_s).items():
-                self._note(node, record.get("member"))
+            messages = self._messages({node: {"hello": True} for node in fresh}, self._hello_s)
+            asked = zip(fresh, self._grid.push_messages(messages), strict=True)
+            self._asked |= {message: node for node, message in asked if message}
+            self._again |= dict.fromkeys(fresh, now + self._hello_s)
         return frozenset(member for member, node in self._node_of.items() if node in nodes)
+
+    def _hear(self) -> None:
+        """Take note of what new nodes have said."""
+        for reply in self._grid.pull_messages(list(self._asked)) if self._asked else ():
+            node = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None:
+                self._note(node, _record_in(reply, node).get("member"))
 
     def exchange(self, packets: Mapping[int, bytes], *, timeout_s: float) -> dict[int, bytes]:
         """Send each of these members its packet; the replies of those that replied in time, by member."""
@@ -77,9 +86,15 @@ class FlowerOffice:
 
     def _send(self, records: Mapping[int, Mapping[str, Any]], timeout_s: float) -> dict[int, dict[str, Any]]:
         """Send each node a record, and wait; the records of those that replied in time."""
-        api = flower("flwr.app")
         self.exchanges += 1
-        messages = [
+        replies = self._grid.send_and_receive(self._messages(records, timeout_s), timeout=timeout_s)
+        found = {reply.metadata.src_node_id: _record_in(reply, reply.metadata.src_node_id) for reply in replies}
+        return {node: record for node, record in found.items() if record and node in records}
+
+    @staticmethod
+    def _messages(records: Mapping[int, Mapping[str, Any]], timeout_s: float) -> list[Any]:
+        api = flower("flwr.app")
+        return [
             # A message that nobody took in time is not delivered later.
             api.Message(
                 api.RecordDict({RECORD: api.ConfigRecord(dict(record))}),
@@ -89,14 +104,15 @@ class FlowerOffice:
             )
             for node, record in records.items()
         ]
-        found: dict[int, dict[str, Any]] = {}
-        for reply in self._grid.send_and_receive(messages, timeout=timeout_s):
-            node = reply.metadata.src_node_id
-            if reply.has_error():
-                _LOG.warning("node %d failed: %r", node, reply.error.reason)
-            elif node in records and isinstance(reply.content.get(RECORD), api.ConfigRecord):
-                found[node] = dict(reply.content[RECORD])
-        return found
+
+
+def _record_in(reply: Any, node: int) -> dict[str, Any]:
+    """The record in a reply; empty if it is none of this app's."""
+    if reply.has_error():
+        _LOG.warning("node %d failed: %r", node, reply.error.reason)
+        return {}
+    record = reply.content.get(RECORD)
+    return dict(record) if isinstance(record, flower("flwr.app").ConfigRecord) else {}
 
 
 def flower(name: str) -> Any:

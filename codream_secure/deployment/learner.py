@@ -257,7 +257,9 @@ class Learner:
     def _keep(self, number: int, row: Mapping[str, Any]) -> None:
         self._rows.append({"round": number, **row})
         self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
-        self._consents.forget(self._states.oldest)
+        # What is masked may be opened still, when the state that it follows from is gone.
+        oldest = self._conversation.oldest
+        self._consents.forget(self._states.oldest if oldest is None else min(oldest, self._states.oldest))
         with writing(self._states.folder):
             write_jsonl(self._states.folder / "metrics.jsonl", self._rows, mode=PRIVATE)
         self._round, self._touched = number, False

@@ -7,7 +7,8 @@ from typing import Any
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.events import Began, Ended, Lost
 from codream_secure.deployment.streams import Member
-from codream_secure.deployment.streams.calls import Downward, End
+from codream_secure.deployment.streams.calls import Answer, Ask, Downward, End, Upward
+from protocols import SumClient
 
 
 class TalkingMember(Member):
@@ -39,6 +40,12 @@ class TalkingMember(Member):
         super().drop()
         if held and not self._ending:
             self._conversation.put(Lost())
+
+    def _contribute(self, call: Ask, machine: SumClient) -> Upward:
+        answer = super()._contribute(call, machine)
+        if isinstance(answer, Answer):
+            self._conversation.masked()
+        return answer
 
     def _begin(self, round_id: bytes) -> None:
         super()._begin(round_id)

@@ -26,9 +26,11 @@ def packed(*calls: Call, position: int = 0, round_id: bytes = ROUND) -> bytes:
 
 @given(
     st.integers(0, 2**40),
-    st.lists(st.sampled_from([RELAY, ASK, Show("dreams", [])]), min_size=1, max_size=8),
+    st.lists(st.sampled_from([RELAY, Show("dreams", [])]), max_size=8),
+    st.sampled_from([RELAY, ASK, Show("dreams", []), END]),
 )
-def test_what_is_packed_is_unpacked(position: int, calls: list[Call]) -> None:
+def test_what_is_packed_is_unpacked(position: int, first: list[Call], last: Call) -> None:
+    calls = [*first, last]
     found = unpack(packed(*calls, position=position), limits=LIMITS)
     assert (found.round_id, found.position) == (ROUND, position)
     assert [type(call) for call, _ in found.calls] == [type(call) for call in calls]
@@ -64,6 +66,9 @@ def test_whatever_bytes_come_nothing_else_is_raised_than_that_they_are_malformed
         (packed(RELAY, BEGIN), "in the middle of a round"),
         (packed(BEGIN, position=1), "in the middle of a round"),
         (packed(END, RELAY), "after its end"),
+        (packed(ASK, RELAY), "after a question"),
+        (packed(ASK, ASK), "after a question"),
+        (packed(ASK, END), "after a question"),
         (packed(BEGIN, round_id=bytes(16)), "another round than its packet"),
         (packed(END, round_id=bytes(16)), "another round than its packet"),
         (msgspec.msgpack.encode([1, ROUND, 0, []]), "malformed"),

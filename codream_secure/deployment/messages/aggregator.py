@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from codream_secure.deployment.messages.packets import pack, read_reply
+from codream_secure.deployment.heading import FINISHED, OVER
+from codream_secure.deployment.messages.packets import MAX_CALLS, pack, read_reply
 from codream_secure.deployment.streams.calls import decode_upward
 from codream_secure.deployment.streams.errors import FrameError
 from codream_secure.deployment.streams.frames import ID_BYTES
@@ -36,6 +37,10 @@ class _Bag:
 
     sent: int = 0
     calls: list[bytes] = field(default_factory=list)
+
+    def has_room(self, size: int, most: int) -> bool:
+        """Whether a call of so many bytes goes into the same packet."""
+        return len(self.calls) < MAX_CALLS and sum(map(len, self.calls)) + size <= most
 
 
 class MessageAggregator(SumRounds):
@@ -81,10 +86,12 @@ class MessageAggregator(SumRounds):
         return self._known, 0
 
     def close_round(self, reason: str = "") -> None:
-        """End the round, if one is open, and wait until members have taken that in: some train before they reply."""
+        """End the round, if one is open, and wait until members have taken that in; some train at the end of one."""
         super().close_round(reason)
+        deadlines = self._deadlines
         try:
-            self._deliver(list(self._bags), self._deadlines.contribute_s)
+            trains = reason in (FINISHED, OVER)
+            self._deliver(list(self._bags), deadlines.contribute_s if trains else deadlines.open_s)
         finally:
             self._bags = {}
 
@@ -98,6 +105,13 @@ class MessageAggregator(SumRounds):
             self._sessions.setdefault(member, os.urandom(ID_BYTES))
 
     def _post(self, messages: Mapping[int, bytes], *, lingers: bool = False) -> None:
+        full = [
+            member
+            for member, message in messages.items()
+            if member in self._bags and not self._bags[member].has_room(len(message), self._limits.window_bytes)
+        ]
+        # A round that is begun again shows what followed from sums that are known, and asks for nothing until then.
+        self._deliver(full, self._deadlines.open_s)
         for member, message in messages.items():
             if member in self._bags:
                 self._bags[member].calls.append(message)
@@ -117,13 +131,13 @@ class MessageAggregator(SumRounds):
         packets = {
             member: pack(self._round_id, bag.sent, bag.calls, limits=self._limits) for member, bag in bags.items()
         }
-        replies = self._office.exchange(packets, timeout_s=timeout_s) if packets else {}
-        silent = []
-        for member, bag in bags.items():
+        for bag in bags.values():
+            # Whatever becomes of it: what may have arrived is never part of another packet.
             bag.sent, bag.calls = bag.sent + len(bag.calls), []
-            if member not in replies or not self._take(member, replies[member]):
-                silent.append(member)
-                del self._bags[member], self._sessions[member]
+        replies = self._office.exchange(packets, timeout_s=timeout_s) if packets else {}
+        silent = [member for member in bags if member not in replies or not self._take(member, replies[member])]
+        for member in silent:
+            del self._bags[member], self._sessions[member]
         return silent
 
     def _take(self, member: int, message: bytes) -> bool:

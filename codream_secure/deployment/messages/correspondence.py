@@ -8,7 +8,7 @@ in between has left its round. Leave the folder out of backups.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,9 @@ from codream_secure.deployment.streams.errors import FrameError
 from codream_secure.deployment.streams.member import Suspended
 from codream_secure.errors import CheckpointError
 from codream_secure.files import PRIVATE, write_bytes
+
+MESSAGES = "messages"
+"""Name of the folder, in a member's own."""
 
 
 class Kept(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -48,16 +51,18 @@ class Correspondence:
 
     Args:
         folder: of its own; made, for its owner only, if it is not there.
+        most_bytes: of what was shown in one round, which is as much as a server can fill of the disk.
 
     Raises:
         IdentityError: it cannot be made, or others have a right to it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, most_bytes: int = 4 << 30) -> None:
         own_private_folder(folder)
         self._folder = folder
         self._state = folder / "state"
         self._calls = folder / "calls"
+        self._most_bytes = most_bytes
 
     def read(self) -> Kept | None:
         """The round that goes on; None if there is none.
@@ -83,33 +88,49 @@ class Correspondence:
         with writing(self._folder):
             write_bytes(self._state, msgspec.msgpack.encode(kept), mode=PRIVATE)
 
-    def add(self, position: int, calls: Sequence[Downward]) -> None:
-        """Keep what the method would have to live through again; what is for the machine alone is left out."""
+    def add(self, position: int, calls: Sequence[Downward], *, given: bool) -> None:
+        """Keep what the method would have to live through again; what is for the machine alone is left out.
+
+        Args:
+            position: of the calls within the round.
+            calls: of one packet.
+            given: whether the question in it, if there is one, was answered with a vector.
+
+        Raises:
+            FrameError: it is more than a round may show.
+            StorageError: it cannot be written.
+        """
         kept = []
         for call in calls:
             if isinstance(call, Show):
                 kept.append(encode(call))
-            elif isinstance(call, Ask):
+            elif isinstance(call, Ask) and given:
                 kept.append(encode(Ask(call.exchange, call.stream, call.values, memoryview(b""))))
-        if kept:
-            with writing(self._folder):
-                own_private_folder(self._calls)
-                write_bytes(self._calls / f"{position:09d}", msgspec.msgpack.encode(kept), mode=PRIVATE)
+        if not kept:
+            return
+        content = msgspec.msgpack.encode(kept)
+        if len(content) + sum(path.stat().st_size for path in self._paths()) > self._most_bytes:
+            raise FrameError(f"the server has shown more than {self._most_bytes} bytes in one round (most_bytes)")
+        with writing(self._folder):
+            own_private_folder(self._calls)
+            write_bytes(self._calls / f"{position:020d}", content, mode=PRIVATE)
 
     def forget(self) -> None:
-        """Another round begins."""
+        """The round is over, for this member: remove everything, and whatever a kill has left half written."""
         with writing(self._folder):
             if self._calls.is_dir():
                 shutil.rmtree(self._calls)
+            for path in self._folder.iterdir():
+                path.unlink()
 
-    def events(self) -> list[Event]:
-        """What the method has lived through in this round since it began.
+    def events(self) -> Iterator[Event]:
+        """What the method has lived through in this round since it began, a packet at a time in memory.
 
         Raises:
             CheckpointError: a file is damaged.
         """
-        found: list[Event] = []
-        for path in sorted(self._calls.iterdir()) if self._calls.is_dir() else ():
+        before: Event | None = None
+        for path in self._paths():
             try:
                 calls = [decode_downward(call) for call in msgspec.msgpack.decode(path.read_bytes(), type=list[bytes])]
                 events = [_event(call) for call in calls]
@@ -119,9 +140,22 @@ class Correspondence:
                 ) from None
             for event in events:
                 # Asked again with nothing shown since: the same question, which the method hears once.
-                if not (isinstance(event, Given) and found and found[-1] == event):
-                    found.append(event)
-        return found
+                if not (isinstance(event, Given) and event == before):
+                    yield event
+                before = event
+
+    def _paths(self) -> list[Path]:
+        return sorted(path for path in self._calls.iterdir() if path.name.isdecimal()) if self._calls.is_dir() else []
+
+
+def abandon(folder: Path) -> None:
+    """Leave the round that messages carried, if there is one: another transport takes over.
+
+    Args:
+        folder: as :class:`Correspondence` has it.
+    """
+    if folder.is_dir():
+        Correspondence(folder).forget()
 
 
 def _event(call: Downward) -> Event:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from codream_secure.deployment.streams.calls import Begin, Downward, End, decode_downward
+from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, decode_downward
 from codream_secure.deployment.streams.errors import BacklogError, FrameError
 from codream_secure.deployment.streams.frames import Id
 from codream_secure.deployment.streams.limits import Limits
@@ -38,7 +38,7 @@ class Reply(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     """From a member to the server.
 
     Attributes:
-        out: the member is not in the round, and will not be before the next begins.
+        out: the packet was not the next of the member's round, or has thrown it out: it cannot go on from there.
         answer: the encoded answer; empty if there is none.
     """
 
@@ -90,8 +90,8 @@ def unpack(message: bytes, *, limits: Limits) -> Unpacked:
     for place, (call, _) in enumerate(calls):
         if isinstance(call, Begin) and (place or packet.position):
             raise FrameError("a round begins in the middle of a round")
-        if isinstance(call, End) and place < len(calls) - 1:
-            raise FrameError("a round goes on after its end")
+        if isinstance(call, End | Ask) and place < len(calls) - 1:
+            raise FrameError("a packet goes on after a question, or a round after its end")
         if isinstance(call, Begin | End) and call.round_id != packet.round_id:
             raise FrameError("a call belongs to another round than its packet")
     return Unpacked(packet.round_id, packet.position, calls)

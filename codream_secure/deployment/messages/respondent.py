@@ -11,7 +11,7 @@ import contextlib
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,13 @@ from codream_secure.deployment.conversation import Conversation, Standing
 from codream_secure.deployment.events import Began, Event, Gone, Paused
 from codream_secure.deployment.files import own_private_folder
 from codream_secure.deployment.heading import FINISHED, OVER
-from codream_secure.deployment.messages.correspondence import Correspondence, Kept
+from codream_secure.deployment.messages.correspondence import MESSAGES, Correspondence, Kept
 from codream_secure.deployment.messages.packets import Unpacked, reply, unpack
 from codream_secure.deployment.storage import StoredRoundLog
 from codream_secure.deployment.streams import Limits, Member
-from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, Show, Upward, encode
+from codream_secure.deployment.streams.calls import Answer, Ask, Begin, Downward, End, Show, Upward, encode
 from codream_secure.deployment.streams.member import Suspended
+from codream_secure.deployment.talking_member import TalkingMember
 from codream_secure.deployment.training import TrainingTerms
 from protocols import Credentials, Identity, Roster, RoundLog
 
@@ -75,7 +76,7 @@ class Respondent:
         self._state = state
         self._make_learner = make_learner
         self._limits = limits or Limits()
-        self._correspondence = Correspondence(state / "messages")
+        self._correspondence = Correspondence(state / MESSAGES)
         self._key = hmac.digest(identity.private_bytes(), _SEALING, "sha256")
 
     def answer(self, message: bytes) -> bytes:
@@ -90,23 +91,27 @@ class Respondent:
         calls = packet.calls
         # The log's lock is held for as long as the message takes.
         with contextlib.closing(StoredRoundLog(self._state / "rounds.log")) as log:
-            kept = self._entered(packet)
+            kept = self._entered(packet, log)
             if kept is None:
                 return reply(out=True)
-            if _needs_method(kept, [call for call, _ in calls]):
-                answer, left = self._live(kept, calls, log)
+            answer, left = (self._live if _needs_method(kept, calls) else self._relay)(kept, calls, log)
+            last, _ = calls[-1]
+            if isinstance(last, End):
+                self._correspondence.forget()
+                lost = last.reason in (FINISHED, OVER) and not left.done
             else:
-                answer, left = self._relay(kept, calls, log)
-            if left.suspended is not None:
+                self._correspondence.add(kept.position, [call for call, _ in calls], given=isinstance(answer, Answer))
                 self._correspondence.write(left)
-            # Whose round has ended is not in it, and has lost nothing.
-            over = any(isinstance(call, End) for call, _ in calls)
-        return reply(b"" if answer is None else encode(answer), out=left.suspended is None and not over)
+                lost = left.suspended is None
+        return reply(b"" if answer is None else encode(answer), out=lost)
 
-    def _entered(self, packet: Unpacked) -> Kept | None:
+    def _entered(self, packet: Unpacked, log: RoundLog) -> Kept | None:
         """The round that the packet goes on with, taken off the disk; None if it is not the next of that round."""
         begins = isinstance(packet.calls[0][0], Begin)
         if begins:
+            if packet.round_id in log:
+                _LOG.warning("member %d has taken part in the round before that this message begins", self._number)
+                return None
             kept = Kept(packet.round_id, 0, None, None, False)
         else:
             found = self._correspondence.read()
@@ -117,10 +122,10 @@ class Respondent:
                 _LOG.warning("member %d has left the round: an earlier message was not dealt with", self._number)
                 return None
             kept = found
-        taken = packet.position + len(packet.calls)
-        self._correspondence.write(Kept(kept.round_id, taken, None, kept.standing, kept.done))
         if begins:
             self._correspondence.forget()
+        taken = packet.position + len(packet.calls)
+        self._correspondence.write(Kept(kept.round_id, taken, None, kept.standing, kept.done))
         return Kept(kept.round_id, taken, kept.suspended, kept.standing, kept.done)
 
     def _relay(self, kept: Kept, calls: Calls, log: RoundLog) -> tuple[Upward | None, Kept]:
@@ -134,10 +139,10 @@ class Respondent:
             protocol=self._training.protocol,
             terms=self._training.sums,
             credentials=Credentials(identity=self._identity, roster=self._roster, rounds=log),
+            # The same question once more, so what it is opened under is the same.
             compute=lambda asked: None if standing is None else np.frombuffer(standing.vector, np.float32),
             on_opening=conversation.agree,
         )
-        self._correspondence.add(kept.position, [call for call, _ in calls])
         if kept.suspended is not None:
             member.resume(kept.suspended, self._key)
         answer = _last_answer(member, calls)
@@ -151,14 +156,15 @@ class Respondent:
             identity=self._identity,
             roster=self._roster,
             log=log,
-            events=[] if isinstance(calls[0][0], Begin) else [Began(), *self._correspondence.events()],
+            kept=kept,
+            events=() if isinstance(calls[0][0], Begin) else self._correspondence.events(),
             calls=calls,
-            suspended=kept.suspended,
             key=self._key,
         )
-        self._correspondence.add(kept.position, [call for call, _ in calls])
         learner = self._make_learner(delivered)
         learner.run()
+        if delivered.failure is not None:
+            raise delivered.failure
         standing = delivered.standing
         done = standing.number is not None and learner.finished >= standing.number
         return delivered.answer, Kept(kept.round_id, kept.position, delivered.suspended, standing, done)
@@ -171,15 +177,16 @@ class Delivered:
         identity: the client's key pair.
         roster: everybody's public keys.
         log: its memory of rounds, open.
-        events: of the round so far.
+        kept: the round before the packet; its member is used up.
+        events: what the method has lived through in it since it began.
         calls: of the packet.
-        suspended: the member; None if the packet begins the round.
         key: 32 bytes, of what is suspended.
 
     Attributes:
         answer: to the last call that has one.
         suspended: the member after the packet; None if its round is over.
-        standing: of the method's conversation.
+        standing: of the method's conversation after the packet.
+        failure: what went wrong, whether or not the learner had any use for what was to come.
     """
 
     def __init__(
@@ -188,40 +195,39 @@ class Delivered:
         identity: Identity,
         roster: Roster,
         log: RoundLog,
-        events: Sequence[Event],
+        kept: Kept,
+        events: Iterable[Event],
         calls: Calls,
-        suspended: Suspended | None,
         key: bytes,
     ) -> None:
         self.identity = identity
         self.roster = roster
         self._log = log
+        self._kept = kept
         self._events = events
         self._calls = calls
         self._key = key
-        self.suspended = suspended
         self.answer: Upward | None = None
+        self.suspended: Suspended | None = None
         self.standing = Standing(None, None, "", b"")
+        self.failure: BaseException | None = None
 
     @contextlib.contextmanager
     def carry(self, make_member: MakeMember, conversation: Conversation, *, folder: Path) -> Iterator[None]:
         """See :class:`~codream_secure.deployment.carriage.Carriage`."""
         member = make_member(self._log)
+        if self._kept.standing is not None:
+            # However far the method gets in the meantime, what is opened is what was masked.
+            conversation.stand(self._kept.standing)
 
         def work() -> None:
-            end: Event
             try:
-                for event in self._events:
-                    conversation.put(event)
-                if self.suspended is not None:
-                    member.resume(self.suspended, self._key)
-                self.answer = _last_answer(member, self._calls)
-                self.suspended = member.suspend(self._key)
-                end = Paused()
+                self._work(member, conversation)
+                conversation.put(Paused())
             except BaseException as error:
-                # Raised again by whoever waits for an event.
-                end = Gone(error)
-            conversation.put(end)
+                # Raised again by whoever waits for an event, and by whoever made this.
+                self.failure = error
+                conversation.put(Gone(error))
 
         thread = threading.Thread(target=work, name="packet", daemon=True)
         thread.start()
@@ -232,6 +238,15 @@ class Delivered:
             thread.join()
             self.standing = conversation.standing()
 
+    def _work(self, member: TalkingMember, conversation: Conversation) -> None:
+        if self._kept.suspended is not None:
+            conversation.put(Began())
+            member.resume(self._kept.suspended, self._key)
+        for event in self._events:
+            conversation.put(event)
+        self.answer = _last_answer(member, self._calls)
+        self.suspended = member.suspend(self._key)
+
 
 def _last_answer(member: Member, calls: Calls) -> Upward | None:
     """Have a member take these calls; its answer to the last of them that has one."""
@@ -241,14 +256,15 @@ def _last_answer(member: Member, calls: Calls) -> Upward | None:
     return answer
 
 
-def _needs_method(kept: Kept, calls: Sequence[Downward]) -> bool:
-    """Whether a vector is asked for that is not the latest once more, or there is a round to be finished."""
-    standing = kept.standing
-    shows = any(isinstance(call, Show) for call in calls)
-    for call in calls:
-        if isinstance(call, Ask):
-            latest = None if standing is None else (standing.stream, len(standing.vector) // np.float32().nbytes)
-            return shows or latest != (call.stream, call.values)
-    last = calls[-1]
+def _needs_method(kept: Kept, calls: Calls) -> bool:
+    """Whether a vector is asked for that is not the latest once more, or there is a round to be finished.
+
+    A question or an end is the last call of its packet.
+    """
+    standing, (last, _) = kept.standing, calls[-1]
+    shows = any(isinstance(call, Show) for call, _ in calls)
+    if isinstance(last, Ask):
+        latest = None if standing is None else (standing.stream, len(standing.vector) // np.float32().nbytes)
+        return shows or latest != (last.stream, last.values)
     finished = isinstance(last, End) and last.reason in (FINISHED, OVER)
     return finished and not kept.done and (shows or standing is not None)

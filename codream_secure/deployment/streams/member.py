@@ -175,7 +175,7 @@ class Member:
         self._machine, self._latest, self._offered = None, None, False
 
     def suspend(self, key: bytes) -> Suspended | None:
-        """Take the member out of its round, to go on in another process; None if it is in none.
+        """Take the member out of its round, to go on in another process; None if it is in none, or never got in.
 
         Args:
             key: 32 bytes that the machine is sealed under.
@@ -183,9 +183,10 @@ class Member:
         Raises:
             ProtocolError: see :meth:`protocols.SumProtocol.suspend_client`, and what it asks of whoever keeps this.
         """
-        machine, self._machine = self._machine, None
-        if machine is None:
+        if self._machine is None or not self._offered:
+            self.drop()
             return None
+        machine, self._machine = self._machine, None
         sealed = self._protocol.suspend_client(machine, key)
         self._latest, self._offered = None, False
         return Suspended(self._round_id, self._context, sealed)
