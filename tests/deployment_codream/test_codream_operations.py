@@ -23,10 +23,12 @@ from codream_secure.deployment.client_data import load_client_data
 from codream_secure.deployment.connection import Connection, listen
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.coordinator import Coordinator, Waits
+from codream_secure.deployment.files import own_private_folder
 from codream_secure.deployment.identity import load_identity, save_identity
 from codream_secure.deployment.learner import Learner
 from codream_secure.deployment.logs import LogFormat, logging_to
 from codream_secure.deployment.membership import next_roster
+from codream_secure.deployment.messages.correspondence import MESSAGES, Correspondence, Kept
 from codream_secure.deployment.metrics import Metrics
 from codream_secure.deployment.public_half import make_public_half
 from codream_secure.deployment.status_server import StatusServer
@@ -199,6 +201,9 @@ def watch(folder: Path, present: int, *, join: float) -> Watched:
             except BaseException as error:
                 failures.append(error)
 
+        # A round that messages carried before: a stream takes over.
+        own_private_folder(folder / "client0")
+        Correspondence(folder / "client0" / MESSAGES).write(Kept(bytes(16), 1, None, None, False))
         threads = [threading.Thread(target=learn, args=(number,), daemon=True) for number in range(present)]
         for thread in threads:
             thread.start()
@@ -206,6 +211,7 @@ def watch(folder: Path, present: int, *, join: float) -> Watched:
         for thread in threads:
             thread.join()
         assert failures == []
+        assert list((folder / "client0" / MESSAGES).iterdir()) == []
         found.after = get(status.address, "/healthz")
         found.numbers = numbers(get(status.address, "/metrics")[1])
         assert get(status.address, "/")[0] == 404

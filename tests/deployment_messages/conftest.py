@@ -14,6 +14,7 @@ from codream_secure.deployment.coordinator import Coordinator, Row, Waits
 from codream_secure.deployment.learner import Learner
 from codream_secure.deployment.messages import MessageAggregator
 from codream_secure.deployment.messages.respondent import Delivered, Respondent
+from codream_secure.deployment.streams import Limits
 from codream_secure.deployment.training import TrainingTerms, make_training
 from codream_secure.runs import run
 from protocols import Identity, Roster
@@ -51,6 +52,7 @@ class Cohort:
         self.sent: list[tuple[int, bytes]] = []
         self.learners = dict.fromkeys(range(len(self.identities)), 0)
         self.away: set[int] = set()
+        self.limits = Limits()
         self.meddle: Callable[[int, bytes, Callable[[bytes], bytes]], bytes | None] = lambda _, packet, send: send(
             packet
         )
@@ -70,6 +72,7 @@ class Cohort:
             roster=self.roster,
             state=self.folder / f"client{number}",
             make_learner=make_learner,
+            limits=self.limits,
         )
 
     # The office
@@ -100,6 +103,7 @@ class Cohort:
             terms=self.training.sums,
             roster=self.roster,
             deadlines=waits.deadlines(),
+            limits=self.limits,
         )
         with aggregator:
             return Coordinator(self.training, aggregator, state=self.folder / "server", waits=waits).run()

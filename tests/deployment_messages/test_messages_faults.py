@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from codream_secure.deployment.messages.correspondence import abandon
 from codream_secure.deployment.messages.packets import read_reply, unpack
 from codream_secure.deployment.streams import Limits
-from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, Relay
+from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, Relay, Show
 from codream_secure.errors import CheckpointError, ConfigError, StorageError
 
 LIMITS = Limits()
@@ -133,6 +135,67 @@ def test_a_packet_of_an_earlier_round_does_no_harm(cohort: Any) -> None:
     cohort.meddle = meddle
     assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
     assert seen == [True]
+
+
+def test_the_beginning_of_an_earlier_round_does_no_harm(cohort: Any) -> None:
+    begins: list[bytes] = []
+    seen = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        if member == 0 and isinstance(calls(packet)[0], Begin):
+            begins.append(packet)
+        elif member == 0 and len(begins) == 2:
+            seen.append(read_reply(send(begins[0]), limits=LIMITS).out)
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
+    assert seen == [True] * len(seen)
+    assert seen
+    # Nothing of a round is left when it is over.
+    assert list((cohort.folder / "client0" / "messages").iterdir()) == []
+
+
+def test_what_is_shown_again_goes_out_in_packets_that_are_not_too_long(make_cohort: Callable[..., Any]) -> None:
+    """A server that dies late in a round begins it again by showing all that followed from the sums it has."""
+    cohort = make_cohort(**{**FEW, "dreaming": {**FEW["dreaming"], "steps": 6}, "run": {"rounds": 1}})
+    cohort.limits = Limits(frame_bytes=4096, message_bytes=4096, window_bytes=8192)
+    dies = Nth(0, 7, Ask)
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        if dies(member, packet):
+            raise KeyboardInterrupt
+        return send(packet)
+
+    cohort.meddle = meddle
+    with pytest.raises(KeyboardInterrupt):
+        cohort.serve()
+    before = len(cohort.sent)
+    assert contributors(cohort.serve()) == [[0, 1, 2]]
+    shows = [packet for member, packet in cohort.sent[before:] if member == 0 and isinstance(calls(packet)[-1], Show)]
+    assert len(shows) > 0
+
+
+def test_a_stream_takes_over_from_messages(cohort: Any, tmp_path: Path) -> None:
+    """Or what was agreed to in one transport could be dropped while the other still has the vector masked."""
+    left: list[Path] = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes | None:
+        reply = send(packet)
+        if member == 0 and isinstance(calls(packet)[-1], Ask) and not left:
+            left.append(cohort.folder / "client0" / "messages")
+            assert (left[0] / "state").exists()
+            abandon(left[0])
+            assert list(left[0].iterdir()) == []
+            assert read_reply(send(packet), limits=LIMITS).out
+            return None
+        return reply
+
+    cohort.meddle = meddle
+    assert contributors(cohort.serve()) == [[1, 2], [0, 1, 2]]
+    assert left
+    abandon(tmp_path / "never made")
+    assert not (tmp_path / "never made").exists()
 
 
 def test_a_server_that_dies_in_the_middle_goes_on_without_asking_again(
