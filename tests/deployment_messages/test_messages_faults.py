@@ -137,7 +137,9 @@ def test_a_packet_of_an_earlier_round_does_no_harm(cohort: Any) -> None:
     assert seen == [True]
 
 
-def test_the_beginning_of_an_earlier_round_does_no_harm(cohort: Any) -> None:
+@pytest.mark.parametrize("protection", ["masked", "plain"])
+def test_the_beginning_of_an_earlier_round_does_no_harm(protection: str, make_cohort: Callable[..., Any]) -> None:
+    cohort = make_cohort(**{**FEW, "protocol": {"protection": protection}})
     begins: list[bytes] = []
     seen = []
 

@@ -112,6 +112,9 @@ class Respondent:
             if packet.round_id in log:
                 _LOG.warning("member %d has taken part in the round before that this message begins", self._number)
                 return None
+            if not self._training.protocol.needs_credentials:
+                # Where the machine itself claims no round.
+                log.claim(packet.round_id)
             kept = Kept(packet.round_id, 0, None, None, False)
         else:
             found = self._correspondence.read()
