@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -16,6 +17,9 @@ from codream_secure.deployment.coordinator import Coordinator, Row, Waits
 from codream_secure.deployment.flower_office import RECORD, FlowerOffice, flower
 from codream_secure.deployment.flower_settings import read_roster, read_training, require
 from codream_secure.deployment.messages import MessageAggregator
+from codream_secure.deployment.metrics import Metrics
+from codream_secure.deployment.monitor import Monitor
+from codream_secure.deployment.status_server import StatusServer
 from codream_secure.deployment.streams.certificates import load
 from codream_secure.errors import ConfigError
 
@@ -35,9 +39,9 @@ def serve(grid: Any, config: Mapping[str, Any]) -> list[Row]:
         grid: a ``flwr.serverapp.Grid``.
         config: of the run: ``terms``, ``roster`` and ``state``, for streams also ``tls`` and ``listen`` (HOST:PORT), as
             the options of ``codream-secure deploy server``; and ``transport`` ("streams", if it is not given, or
-            "messages"), ``roster-digest``, ``join`` and ``patience`` and, for messages, ``train`` and ``answer``
-            (seconds), if they are given. Over messages ``train`` and ``answer`` hold the time that Flower takes to
-            start a process at every node.
+            "messages"), ``roster-digest``, ``metrics`` (HOST:PORT, or a port on loopback), ``join`` and ``patience``
+            and, for messages, ``train`` and ``answer`` (seconds), if they are given. Over messages ``train`` and
+            ``answer`` hold the time that Flower takes to start a process at every node.
 
     Raises:
         ConfigError: a key is missing, or ``transport`` is neither.
@@ -46,20 +50,26 @@ def serve(grid: Any, config: Mapping[str, Any]) -> list[Row]:
     transport = config.get("transport", STREAMS)
     if transport not in (STREAMS, MESSAGES):
         raise ConfigError(f"transport is {transport!r} in {_RUN}: it is {STREAMS!r} or {MESSAGES!r}")
-    if transport == MESSAGES:
-        return _serve_by_messages(grid, config)
-    return _serve_by_streams(grid, config)
+    by_streams = transport == STREAMS
+    require(config, (*_RUN_KEYS, *(_STREAM_KEYS if by_streams else ())), _RUN)
+    with contextlib.ExitStack() as stack:
+        monitor = None
+        if "metrics" in config:
+            monitor = Metrics()
+            status = stack.enter_context(StatusServer(str(config["metrics"]), monitor))
+            print(f"metrics on {status.address}", flush=True)
+        return (_serve_by_streams if by_streams else _serve_by_messages)(grid, config, monitor)
 
 
-def _serve_by_streams(grid: Any, config: Mapping[str, Any]) -> list[Row]:
-    require(config, (*_RUN_KEYS, *_STREAM_KEYS), _RUN)
+def _serve_by_streams(grid: Any, config: Mapping[str, Any], monitor: Monitor | None) -> list[Row]:
     training = read_training(config)
     torch.set_num_threads(training.config.run.threads)
     waits = Waits(join=float(config.get("join", 300.0)), patience=float(config.get("patience", 3600.0)))
     roster, tls = read_roster(config), load(Path(str(config["tls"])), "server")
     rows = []
     with listen(str(config["listen"]), training, roster=roster, tls=tls, deadlines=waits.deadlines()) as aggregator:
-        coordinator = Coordinator(training, aggregator, state=Path(str(config["state"])), waits=waits, anew=True)
+        state = Path(str(config["state"]))
+        coordinator = Coordinator(training, aggregator, state=state, waits=waits, anew=True, monitor=monitor)
         for number in coordinator.rounds_left():
             nodes = _nodes(grid, training.config.data.clients, waits.patience)
             asked = _ask(grid, nodes, number)
@@ -69,8 +79,7 @@ def _serve_by_streams(grid: Any, config: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _serve_by_messages(grid: Any, config: Mapping[str, Any]) -> list[Row]:
-    require(config, _RUN_KEYS, _RUN)
+def _serve_by_messages(grid: Any, config: Mapping[str, Any], monitor: Monitor | None) -> list[Row]:
     training, roster = read_training(config), read_roster(config)
     training.check_roster(roster)
     torch.set_num_threads(training.config.run.threads)
@@ -85,7 +94,8 @@ def _serve_by_messages(grid: Any, config: Mapping[str, Any]) -> list[Row]:
     with MessageAggregator(
         office, protocol=training.protocol, terms=training.sums, roster=roster, deadlines=waits.deadlines()
     ) as aggregator:
-        coordinator = Coordinator(training, aggregator, state=Path(str(config["state"])), waits=waits)
+        state = Path(str(config["state"]))
+        coordinator = Coordinator(training, aggregator, state=state, waits=waits, monitor=monitor)
         for number in coordinator.rounds_left():
             before = office.exchanges
             row = coordinator.finish(number)

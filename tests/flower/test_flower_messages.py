@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,20 @@ def test_a_flower_app_needs_no_second_port(
     folder: Path, equal: Callable[[Any, Any], bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = Nodes([node(folder, number) for number in range(CLIENTS)])
-    [row] = serve(grid, settings(folder))
+    watched: list[str] = []
+
+    def watch(number: int, message: Message) -> Message:
+        """What whoever watches the server reads in the middle of the round."""
+        if len(grid.kinds) == 5 and not watched:
+            watched.append(capsys.readouterr().out.split()[-1])
+            with urllib.request.urlopen(f"http://{watched[0]}/metrics") as page:
+                watched.append(page.read().decode())
+        return message
+
+    grid.tamper = watch
+    [row] = serve(grid, {**settings(folder), "metrics": "0"})
+    assert "codream_members_present 3.0" in watched[1]
+    assert "codream_rounds_finished 0.0" in watched[1]
     assert row["contributors"] == [0, 1, 2]
     # Two for the set-up; two for each of three sums; the end.
     assert "9 exchanges of messages" in capsys.readouterr().out
