@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import json
+import signal
 import sys
 from pathlib import Path
 
 
 def main() -> None:
+    # Whoever runs the tests may have interrupts ignored, which processes inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     report = Path(sys.argv.pop(1))
     opened: list[str] = []
 
