@@ -47,7 +47,13 @@ def commands_of(home: Path) -> list[str]:
 def launched(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """CoDream's example in ``tmp_path / "run"``, whose output is a pipe."""
     command = [sys.executable, str(EXAMPLES / "flower_codream" / "run_local.py"), str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+    # Whoever runs the tests may have interrupts ignored, which processes inherit.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         yield process
         process.terminate()
         process.wait(PATIENCE_S)
