@@ -132,6 +132,7 @@ def whole(cohort: Any, party: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another process's limits can be set on Linux only")
+@pytest.mark.slow
 def test_parties_stop_with_one_message_and_go_on_when_there_is_room(make_cohort: Callable[..., Any]) -> None:
     # More rounds than there is time for: the limits come in the middle, however slow this machine is.
     cohort = make_cohort(
