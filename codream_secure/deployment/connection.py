@@ -77,8 +77,9 @@ class Connection:
     @contextlib.contextmanager
     def carry(self, make_member: MakeMember, conversation: Conversation, *, folder: Path) -> Iterator[None]:
         """The stream, in a thread of its own."""
-        abandon(folder / MESSAGES)
         log = StoredRoundLog(folder / "rounds.log")
+        # Under the log's lock: no message is being dealt with.
+        abandon(folder / MESSAGES)
         participant = Participant(
             self.address,
             make_member(log),

@@ -83,8 +83,9 @@ class Conversation:
         """The round whose state vectors follow from."""
         self._place = 0
         """Of the next sum within the round."""
-        self._seen = b""
-        """Digest of what was shown that vectors follow from; empty while there is nothing."""
+        self._seen = [b""]
+        """Digests of what was shown that vectors follow from, with the buffer and without: some depend on it, and some
+        do not. Empty while there is nothing."""
         self._answering: tuple[int, list[bytes]] | None = None
         """What the latest vector answers: base and digests."""
         self._asked: tuple[int, list[bytes]] | None = None
@@ -173,18 +174,13 @@ class Conversation:
             buffer: what was shown and taken over, if anything was. Nothing else that was shown so far tells in
                 vectors, so a server cannot make a question a new one by it.
         """
-        self._number, self._base, self._place, self._seen = number, base, 0, b""
+        self._number, self._base, self._place, self._seen = number, base, 0, [b""]
         if buffer is not None:
-            self._note(buffer)
+            # A server that shows another buffer must not get the same update for the same dreams as a new question.
+            self._seen.append(_follows(b"", buffer))
 
     def _note(self, shown: Shown) -> None:
-        digest = hashlib.sha256(_SHOWN + self._seen)
-        for array in shown.tensors:
-            digest.update(msgspec.msgpack.encode([shown.phase, array.dtype.name, array.shape]))
-            # Zeros of either sign are the same to whoever computes with them.
-            positive = np.add(array, 0.0, dtype=array.dtype) if array.dtype.kind == "f" else array
-            digest.update(positive.tobytes())
-        self._seen = digest.digest()
+        self._seen = [_follows(seen, shown) for seen in self._seen]
 
     def _questions(self, phase: str) -> list[bytes]:
         """Under what a question may come again: its place in training, and all that its answer follows from.
@@ -195,8 +191,9 @@ class Conversation:
         found = []
         if self._number is not None:
             found.append(_PLACE + msgspec.msgpack.encode([self._number, *place]))
-        if self._seen or self._number is None:
-            found.append(_CONTENT + msgspec.msgpack.encode([self._seen, *place]))
+        for seen in self._seen:
+            if seen or self._number is None:
+                found.append(_CONTENT + msgspec.msgpack.encode([seen, *place]))
         return [hashlib.sha256(question).digest() for question in found]
 
     def close(self) -> None:
@@ -227,7 +224,7 @@ class Conversation:
             else:
                 self._last = None
                 if isinstance(event, Began):
-                    self._number, self._base, self._place, self._seen = None, -1, 0, b""
+                    self._number, self._base, self._place, self._seen = None, -1, 0, [b""]
             return event
 
     def show(self) -> Shown:
@@ -292,6 +289,17 @@ class Conversation:
         if isinstance(event, Began | Gone):
             self._put_back.appendleft(event)
         return RoundLostError(f"the round was lost: {type(event).__name__.lower()}")
+
+
+def _follows(seen: bytes, shown: Shown) -> bytes:
+    """32 bytes for all that was shown so far and then this."""
+    digest = hashlib.sha256(_SHOWN + seen)
+    for array in shown.tensors:
+        digest.update(msgspec.msgpack.encode([shown.phase, array.dtype.name, array.shape]))
+        # Zeros of either sign are the same to whoever computes with them.
+        positive = np.add(array, 0.0, dtype=array.dtype) if array.dtype.kind == "f" else array
+        digest.update(positive.tobytes())
+    return digest.digest()
 
 
 def _fits(question: Question, phase: str, values: int) -> bool:

@@ -51,12 +51,12 @@ def server(make_cohort: Callable[..., Any]) -> Deviating:
     return Deviating(make_cohort(**FEW))
 
 
-def begin(server: Deviating, number: int = 1, *, buffer: bool = False) -> None:
+def begin(server: Deviating, number: int = 1, *, buffer: bool = False, labels: np.ndarray = LABELS) -> None:
     aggregator = server.aggregator
     aggregator.open_round(sorted(server.members()))
     aggregator.broadcast(Heading(number, buffer, server.cohort.training.digest).arrays(), phase=ROUND)
     if buffer:
-        aggregator.broadcast([DREAMS[3], LABELS], phase=BUFFER)
+        aggregator.broadcast([DREAMS[3], labels], phase=BUFFER)
 
 
 def dream(server: Deviating, step: int) -> tuple[int, ...]:
@@ -126,6 +126,23 @@ def test_what_was_agreed_to_is_kept_until_the_vector_cannot_be_opened(
     assert label(server) == ()
     for member in (0, 1):
         assert (folder / f"client{member}" / "round_000002.pt").exists() == tricks
+    if isinstance(server, LivedThrough):
+        server.close()
+
+
+@pytest.mark.parametrize("kind", [Deviating, LivedThrough])
+@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1] + 1], ids=["the same buffer", "another buffer"])
+def test_another_buffer_makes_no_other_question_of_the_same_dreams(
+    labels: np.ndarray, kind: type[Deviating], make_cohort: Callable[..., Any]
+) -> None:
+    """Updates of dreams do not depend on the buffer that a client is given that has missed rounds."""
+    server = kind(make_cohort(**{**FEW, "run": {"evaluate_every": 1, "rounds": 4}}))
+    begin(server, 2, buffer=True)
+    assert dream(server, 0) == (0, 1, 2)
+    server.aggregator.close_round("it broke off")
+    server.without = {2}
+    begin(server, 3, buffer=True, labels=labels)
+    assert dream(server, 0) == ()
     if isinstance(server, LivedThrough):
         server.close()
 
