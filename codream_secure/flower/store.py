@@ -12,12 +12,12 @@ Leave the folder out of backups.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from codream_secure.errors import ConfigError
+from codream_secure.files import PRIVATE, write_bytes
 from protocols import FileRoundLog
 
 
@@ -56,25 +56,7 @@ class Store:
 
     def put(self, run: int, state: bytes) -> None:
         """Keep a run's state in place of the one before, whole or not at all."""
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".state.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(state)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, self._path(run))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        self._flush()
+        write_bytes(self._path(run), state, mode=PRIVATE)
 
     def _path(self, run: int) -> Path:
         return self.folder / f"run-{run}.state"
-
-    def _flush(self) -> None:
-        """Make names in the folder last."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
