@@ -13,7 +13,7 @@ from pathlib import Path
 from codream_secure.deployment.carriage import MakeMember
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.events import Gone
-from codream_secure.deployment.messages.correspondence import MESSAGES, abandon
+from codream_secure.deployment.messages.correspondence import MESSAGES, forget
 from codream_secure.deployment.storage import StoredRoundLog
 from codream_secure.deployment.streams import Aggregator, Backoff, Deadlines, Limits, Participant, Tls
 from codream_secure.deployment.training import TrainingTerms
@@ -79,7 +79,7 @@ class Connection:
         """The stream, in a thread of its own."""
         log = StoredRoundLog(folder / "rounds.log")
         # Under the log's lock: no message is being dealt with.
-        abandon(folder / MESSAGES)
+        forget(folder / MESSAGES)
         participant = Participant(
             self.address,
             make_member(log),

@@ -36,13 +36,14 @@ from codream_secure.deployment.events import (
 )
 from codream_secure.deployment.streams import Asked, Shown
 from protocols import PhaseError
+from protocols.snapshots import SecretState
 
 _EVENT_COST = 512
 """What an event counts for beside its arrays."""
 _SHOWN, _CONTENT, _PLACE = (f"codream-secure question v1 {name}\0".encode() for name in ("shown", "content", "place"))
 
 
-class Standing(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class Standing(SecretState):
     """How far a conversation has got in a round, as it is kept between two processes.
 
     Attributes:

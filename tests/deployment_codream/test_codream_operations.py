@@ -203,7 +203,7 @@ def watch(folder: Path, present: int, *, join: float) -> Watched:
 
         # A round that messages carried before: a stream takes over.
         own_private_folder(folder / "client0")
-        Correspondence(folder / "client0" / MESSAGES).write(Kept(bytes(16), 1, None, None, False))
+        Correspondence(folder / "client0" / MESSAGES, key=bytes(32)).write(Kept(bytes(16), 1, None, None, False))
         threads = [threading.Thread(target=learn, args=(number,), daemon=True) for number in range(present)]
         for thread in threads:
             thread.start()

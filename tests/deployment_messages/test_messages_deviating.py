@@ -208,7 +208,7 @@ def test_an_end_that_comes_too_early_is_no_end(server: Deviating) -> None:
 
 
 def test_what_a_server_shows_in_a_round_is_bounded(tmp_path: Path) -> None:
-    kept = Correspondence(tmp_path / "messages", most_bytes=5000)
+    kept = Correspondence(tmp_path / "messages", key=bytes(32), most_bytes=5000)
     array = np.zeros(1000, np.uint8)
     for position in range(4):
         kept.add(position, [show("dreams", [array])], given=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 from collections.abc import Callable, Iterable
@@ -10,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from codream_secure.deployment.messages.correspondence import abandon
+from codream_secure.deployment.connection import Connection
+from codream_secure.deployment.conversation import Conversation, Standing
+from codream_secure.deployment.messages.correspondence import MESSAGES, Kept, forget
 from codream_secure.deployment.messages.packets import read_reply, unpack
-from codream_secure.deployment.streams import Limits
+from codream_secure.deployment.storage import StoredRoundLog
+from codream_secure.deployment.streams import Limits, Tls
 from codream_secure.deployment.streams.calls import Ask, Begin, Downward, End, Relay, Show
 from codream_secure.errors import CheckpointError, ConfigError, StorageError
+from protocols import RoundReuseError
 
 LIMITS = Limits()
 FEW: dict[str, Any] = {
@@ -40,6 +45,19 @@ class Nth:
             self._left -= 1
             return self._left == 0
         return False
+
+
+def serve_until(cohort: Any, dies: Nth) -> None:
+    """A server that dies at that packet, for once."""
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        if dies(member, packet):
+            raise KeyboardInterrupt
+        return send(packet)
+
+    cohort.meddle = meddle
+    with pytest.raises(KeyboardInterrupt):
+        cohort.serve()
 
 
 def summed_over(cohort: Any, number: int) -> set[str]:
@@ -162,16 +180,7 @@ def test_what_is_shown_again_goes_out_in_packets_that_are_not_too_long(make_coho
     """A server that dies late in a round begins it again by showing all that followed from the sums it has."""
     cohort = make_cohort(**{**FEW, "dreaming": {**FEW["dreaming"], "steps": 6}, "run": {"rounds": 1}})
     cohort.limits = Limits(frame_bytes=4096, message_bytes=4096, window_bytes=8192)
-    dies = Nth(0, 7, Ask)
-
-    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
-        if dies(member, packet):
-            raise KeyboardInterrupt
-        return send(packet)
-
-    cohort.meddle = meddle
-    with pytest.raises(KeyboardInterrupt):
-        cohort.serve()
+    serve_until(cohort, Nth(0, 7, Ask))
     before = len(cohort.sent)
     assert contributors(cohort.serve()) == [[0, 1, 2]]
     shows = [packet for member, packet in cohort.sent[before:] if member == 0 and isinstance(calls(packet)[-1], Show)]
@@ -187,7 +196,7 @@ def test_a_stream_takes_over_from_messages(cohort: Any, tmp_path: Path) -> None:
         if member == 0 and isinstance(calls(packet)[-1], Ask) and not left:
             left.append(cohort.folder / "client0" / "messages")
             assert (left[0] / "state").exists()
-            abandon(left[0])
+            forget(left[0])
             assert list(left[0].iterdir()) == []
             assert read_reply(send(packet), limits=LIMITS).out
             return None
@@ -196,24 +205,61 @@ def test_a_stream_takes_over_from_messages(cohort: Any, tmp_path: Path) -> None:
     cohort.meddle = meddle
     assert contributors(cohort.serve()) == [[1, 2], [0, 1, 2]]
     assert left
-    abandon(tmp_path / "never made")
+    forget(tmp_path / "never made")
     assert not (tmp_path / "never made").exists()
+
+
+def test_a_stream_does_not_take_over_while_a_message_is_dealt_with(cohort: Any) -> None:
+    """What that message writes last would be there still, and could be gone on with after the stream."""
+    folder = cohort.folder / "client0"
+    (folder / MESSAGES).mkdir(mode=0o700, parents=True)
+    (folder / MESSAGES / "state").touch()
+    tls = Tls(authority=b"", certificate=b"", private_key=b"")
+    connection = Connection(address="localhost:1", identity=cohort.identities[0], roster=cohort.roster, tls=tls)
+    with (
+        contextlib.closing(StoredRoundLog(folder / "rounds.log")),
+        pytest.raises(RoundReuseError, match="in use"),
+        connection.carry(lambda log: pytest.fail("it takes over"), Conversation(), folder=folder),
+    ):
+        pass
+    assert (folder / MESSAGES / "state").exists()
+
+
+def test_what_is_kept_of_a_vector_is_sealed(cohort: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors: list[bytes] = []
+    contribute = Conversation.contribute
+
+    def noting(self: Conversation, phase: str, values: int, compute: Callable[[], Any]) -> None:
+        def noted() -> Any:
+            vector = compute()
+            vectors.append(vector.tobytes())
+            return vector
+
+        contribute(self, phase, values, noted)
+
+    found = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        reply = send(packet)
+        files = [path.read_bytes() for path in (cohort.folder / "client0" / MESSAGES).rglob("*") if path.is_file()]
+        found.append(any(vector[:16] in content for vector in vectors for content in files))
+        return reply
+
+    monkeypatch.setattr(Conversation, "contribute", noting)
+    cohort.meddle = meddle
+    cohort.serve()
+    assert vectors
+    assert not any(found)
+    secret = Standing(1, None, "soft_labels", b"a vector")
+    assert "a vector" not in repr(secret)
+    assert "a vector" not in repr(Kept(bytes(16), 0, None, secret, False))
 
 
 def test_a_server_that_dies_in_the_middle_goes_on_without_asking_again(
     make_cohort: Callable[..., Any], equal: Callable[[Any, Any], bool]
 ) -> None:
     cohort = make_cohort()
-    dies = Nth(0, 6, Ask)
-
-    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
-        if dies(member, packet):
-            raise KeyboardInterrupt
-        return send(packet)
-
-    cohort.meddle = meddle
-    with pytest.raises(KeyboardInterrupt):
-        cohort.serve()
+    serve_until(cohort, Nth(0, 6, Ask))
     opened = sum(1 for _ in (cohort.folder / "server" / "journal" / "000001").glob("*.npz"))
     assert opened == 5
     before = len(cohort.sent)

@@ -1,8 +1,9 @@
 """What a member keeps between two messages, in a folder that nobody else can enter.
 
-The state is written over *before* the machine in it is used, and put back, changed, before the answer leaves: two
-answers from one state could open a vector (see :meth:`protocols.SumProtocol.suspend_client`). A program that is killed
-in between has left its round. Leave the folder out of backups.
+The state is sealed: it holds a machine of the sum, and the latest vector. It is written over *before* the machine in it
+is used, and put back, changed, before the answer leaves: two answers from one state could open a vector (see
+:meth:`protocols.SumProtocol.suspend_client`). A program that is killed in between has left its round. Leave the folder
+out of backups.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from codream_secure.deployment.streams.calls import Ask, Downward, Show, decode_
 from codream_secure.deployment.streams.errors import FrameError
 from codream_secure.deployment.streams.member import Suspended
 from codream_secure.errors import CheckpointError
-from codream_secure.files import PRIVATE, write_bytes
+from codream_secure.files import PRIVATE, flush_folder, write_bytes
+from protocols import MessageError
+from protocols.snapshots import SecretState, seal_state, unseal_state
 
+_SEALED = b"codream-secure message state v1\0"
 MESSAGES = "messages"
 """Name of the folder, in a member's own."""
 
 
-class Kept(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class Kept(SecretState):
     """A round between two messages.
 
     Attributes:
@@ -51,14 +55,16 @@ class Correspondence:
 
     Args:
         folder: of its own; made, for its owner only, if it is not there.
+        key: 32 bytes that the state is sealed under.
         most_bytes: of what was shown in one round, which is as much as a server can fill of the disk.
 
     Raises:
         IdentityError: it cannot be made, or others have a right to it.
     """
 
-    def __init__(self, folder: Path, *, most_bytes: int = 4 << 30) -> None:
+    def __init__(self, folder: Path, *, key: bytes, most_bytes: int = 4 << 30) -> None:
         own_private_folder(folder)
+        self._key = key
         self._folder = folder
         self._state = folder / "state"
         self._calls = folder / "calls"
@@ -68,13 +74,13 @@ class Correspondence:
         """The round that goes on; None if there is none.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or sealed under another key.
         """
         try:
-            return msgspec.msgpack.decode(self._state.read_bytes(), type=Kept)
+            return unseal_state(self._state.read_bytes(), self._key, Kept, _SEALED)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError:
+        except MessageError:
             raise CheckpointError(
                 f"{str(self._state)!r} is damaged: remove it; this client is back in the next round"
             ) from None
@@ -86,7 +92,7 @@ class Correspondence:
             StorageError: it cannot be written.
         """
         with writing(self._folder):
-            write_bytes(self._state, msgspec.msgpack.encode(kept), mode=PRIVATE)
+            write_bytes(self._state, seal_state(kept, self._key, _SEALED), mode=PRIVATE)
 
     def add(self, position: int, calls: Sequence[Downward], *, given: bool) -> None:
         """Keep what the method would have to live through again; what is for the machine alone is left out.
@@ -116,12 +122,8 @@ class Correspondence:
             write_bytes(self._calls / f"{position:020d}", content, mode=PRIVATE)
 
     def forget(self) -> None:
-        """The round is over, for this member: remove everything, and whatever a kill has left half written."""
-        with writing(self._folder):
-            if self._calls.is_dir():
-                shutil.rmtree(self._calls)
-            for path in self._folder.iterdir():
-                path.unlink()
+        """The round is over, for this member."""
+        forget(self._folder)
 
     def events(self) -> Iterator[Event]:
         """What the method has lived through in this round since it began, a packet at a time in memory.
@@ -148,14 +150,22 @@ class Correspondence:
         return sorted(path for path in self._calls.iterdir() if path.name.isdecimal()) if self._calls.is_dir() else []
 
 
-def abandon(folder: Path) -> None:
-    """Leave the round that messages carried, if there is one: another transport takes over.
+def forget(folder: Path) -> None:
+    """Remove what is kept of a round, if there is one, and whatever a kill has left half written.
 
     Args:
         folder: as :class:`Correspondence` has it.
+
+    Raises:
+        StorageError: it cannot be removed.
     """
-    if folder.is_dir():
-        Correspondence(folder).forget()
+    if not folder.is_dir():
+        return
+    with writing(folder):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # Or a loss of power could bring it back.
+        flush_folder(folder)
 
 
 def _event(call: Downward) -> Event:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from codream_secure.deployment.learner import Learner
 
 _LOG = logging.getLogger(__name__)
-_SEALING = b"codream-secure message state v1\0"
+_SEALING = b"codream-secure message key v1\0"
 Calls = Sequence[tuple[Downward, memoryview]]
 
 
@@ -76,8 +76,8 @@ class Respondent:
         self._state = state
         self._make_learner = make_learner
         self._limits = limits or Limits()
-        self._correspondence = Correspondence(state / MESSAGES)
         self._key = hmac.digest(identity.private_bytes(), _SEALING, "sha256")
+        self._correspondence = Correspondence(state / MESSAGES, key=self._key)
 
     def answer(self, message: bytes) -> bytes:
         """The reply to a packet. Whatever raises ends this client's part in the round.
