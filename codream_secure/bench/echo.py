@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from codream_secure.deployment.streams.library import load_grpc
@@ -48,14 +49,15 @@ class EchoServer:
         self._streams.append(context)
         await self._end.wait()
 
-    def step(self, content: bytes) -> None:
-        """One exchange with every client; waits until all have come."""
-        self._loop.call(self._step(content))
+    def step(self, *contents: bytes) -> None:
+        """One exchange of each content with every client, one after the other; each waits until all have come."""
+        self._loop.call(self._step(contents))
 
-    async def _step(self, content: bytes) -> None:
+    async def _step(self, contents: Sequence[bytes]) -> None:
         while len(self._streams) < self._clients:
             await asyncio.sleep(0.01)
-        await asyncio.gather(*(self._exchange(stream, content) for stream in self._streams))
+        for content in contents:
+            await asyncio.gather(*(self._exchange(stream, content) for stream in self._streams))
 
     @staticmethod
     async def _exchange(stream: Any, content: bytes) -> None:

@@ -1,9 +1,10 @@
 """How fast sums are over streams: one aggregator, many light members in few processes, beside a bare gRPC echo.
 
 A step shows every member a vector (as dreams would be) and sums a vector of each. The echo moves as many bytes down and
-up over gRPC with the same TLS, and does nothing else. Blocks of both take turns, so that whatever else the machine does
-hits both alike; the ratio is the median over blocks. In the aggregator's process both share one event loop, as
-``grpc.aio`` has one queue of events a process and would wake a second loop for the first one's events.
+up over gRPC with the same TLS, and does nothing else: once in one exchange, and once in as many as the sum's protocol
+makes, where masked sums ask all members a second time, to open what has arrived from all. Blocks take turns, so that
+whatever else the machine does hits all alike; ratios are medians over blocks. In the aggregator's process all share one
+event loop, as ``grpc.aio`` has one queue of events a process and would wake a second loop for the first one's events.
 
     python -m codream_secure.bench.streams --clients 10 --steps 50
 """
@@ -47,15 +48,16 @@ def bench_streams(
     Args:
         clients: members, at least 2.
         values: length of the vectors.
-        steps: timed sums, a multiple of 5, and as many exchanges of the echo.
+        steps: timed sums, a multiple of 5, and as many of either echo.
         processes: that the members share.
         protection: of the sums.
 
     Returns:
-        Steps a second of both and their ratio; CPU seconds of a step, of all processes together, where the system
-        tells (a machine with other work to do spoils the former more than the latter); seconds of the set-up; and most
-        bytes in memory: of the aggregator's process (the echo's server is in it as well) and of the largest of the
-        members' processes.
+        Steps a second of the sums and of the echo; their ratio, with the echo in one exchange (``ratio``) and in as
+        many as the protocol makes (``ratio_same_exchanges``), which for one exchange is the same; CPU seconds of a
+        step, of all processes together, where the system tells (a machine with other work to do spoils the former more
+        than the latter); seconds of the set-up; and most bytes in memory: of the aggregator's process (the echo's
+        server is in it as well) and of the largest of the members' processes.
 
     Raises:
         ConfigError: a number is out of range, or grpcio is missing.
@@ -66,6 +68,11 @@ def bench_streams(
         raise ConfigError(f"steps is {steps}: a multiple of {_BLOCKS}")
     with tempfile.TemporaryDirectory() as name:
         return _measure(Path(name), clients, values, steps=steps, processes=processes, protection=protection)
+
+
+def _opening_bytes(clients: int) -> int:
+    """What a member sends to open a masked sum, about: a share for each member, and a frame. It is asked with less."""
+    return 32 * clients + 64
 
 
 def _terms(clients: int, steps: int) -> Terms:
@@ -111,10 +118,16 @@ def _measure(folder: Path, clients: int, values: int, *, steps: int, processes: 
             if found != clients:
                 raise ConnectionError(f"{found} of {clients} members are in a sum")
 
-        def take_echo() -> None:
-            echoes.step(dreams.tobytes())
+        vector, opening = dreams.tobytes(), bytes(_opening_bytes(clients))
 
-        (sums, sums_cpu), (bare, bare_cpu) = _blocks(steps, [child.pid for child in children], take_sum, take_echo)
+        def take_echo() -> None:
+            echoes.step(vector)
+
+        def take_both_exchanges() -> None:
+            echoes.step(vector, opening)
+
+        works = [take_sum, take_echo, *([take_both_exchanges] if protection == "masked" else [])]
+        taken = _blocks(steps, [child.pid for child in children], *works)
         aggregator.close_round()
     finally:
         echoes.close()
@@ -125,6 +138,7 @@ def _measure(folder: Path, clients: int, values: int, *, steps: int, processes: 
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+    (sums, sums_cpu), (bare, bare_cpu), (alike, alike_cpu) = taken[0], taken[1], taken[-1]
     return {
         "protection": protection,
         "clients": clients,
@@ -135,8 +149,10 @@ def _measure(folder: Path, clients: int, values: int, *, steps: int, processes: 
         "steps_per_s": steps / sum(sums),
         "echo_steps_per_s": steps / sum(bare),
         "ratio": median(one / other for one, other in zip(bare, sums, strict=True)),
+        "ratio_same_exchanges": median(one / other for one, other in zip(alike, sums, strict=True)),
         "step_cpu_s": sum(sums_cpu) / steps,
         "echo_step_cpu_s": sum(bare_cpu) / steps,
+        "echo_same_exchanges_step_cpu_s": sum(alike_cpu) / steps,
         "ratio_by_block": [one / other for one, other in zip(bare, sums, strict=True)],
         "server_peak_rss_bytes": _peak(resource.RUSAGE_SELF),
         "members_peak_rss_bytes": _peak(resource.RUSAGE_CHILDREN),

@@ -19,7 +19,14 @@ def test_sums_and_echo_are_both_measured() -> None:
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
     assert (measured["clients"], measured["values"], measured["steps"]) == (3, 50, 5)
     assert len(measured["ratio_by_block"]) == 5
-    for name in ("steps_per_s", "echo_steps_per_s", "ratio", "server_peak_rss_bytes", "members_peak_rss_bytes"):
+    for name in (
+        "steps_per_s",
+        "echo_steps_per_s",
+        "ratio",
+        "ratio_same_exchanges",
+        "server_peak_rss_bytes",
+        "members_peak_rss_bytes",
+    ):
         assert measured[name] > 0
         assert math.isfinite(measured[name])
 
