@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from codream_secure.errors import ConfigError
 
 PRIVATE = 0o600
 """The mode of files that only their owner reads."""
@@ -31,6 +35,33 @@ def flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a folder's contents to one writer, within a process or across processes of one machine.
+
+    What asks for it keeps others out that ask as well. The folder itself is locked, so no file is left behind, and the
+    lock ends with its process, however that ends.
+
+    Args:
+        folder: that exists.
+
+    Raises:
+        ConfigError: somebody else holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{str(folder)!r} is being written to by another run: wait until it has ended, or choose another "
+                "directory"
+            ) from None
+        yield
     finally:
         os.close(descriptor)
 

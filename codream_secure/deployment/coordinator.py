@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from codream_secure.deployment.streams.errors import StreamError
 from codream_secure.deployment.streams.rounds import SumRounds
 from codream_secure.deployment.training import TrainingTerms
 from codream_secure.federation import Federation, Observer
-from codream_secure.files import PRIVATE, write_jsonl
+from codream_secure.files import PRIVATE, held, write_jsonl
 from codream_secure.methods.codream import CoDream
 from protocols import CohortError, OpeningError, ShareError, TooFewSurvivorsError
 from protocols.graph import survivors_needed
@@ -101,6 +102,7 @@ class Coordinator:
         self._waits = waits or Waits()
         self._anew = anew
         self._members = list(range(training.config.data.clients))
+        self._folder = state
         self._states = States(state, training, party="the server")
         self._journal = Journal(state / "journal")
         self._on_round = on_round or (lambda row: None)
@@ -141,10 +143,20 @@ class Coordinator:
             ProtocolError: a round cannot be finished.
             CheckpointError: the folder is damaged.
             StorageError: it cannot be written.
+            ConfigError: another server works in it.
         """
-        for number in self.rounds_left():
-            self.finish(number)
+        with self.at_work():
+            for number in self.rounds_left():
+                self.finish(number)
         return self._rows
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Keep the folder to this server: two would each keep a journal that lacks the sums that the other opened.
+
+        Raises:
+            ConfigError: another one works in it.
+        """
+        return held(self._folder)
 
     def rounds_left(self) -> range:
         """The rounds that this folder has not got to, after going back to where it has got to.

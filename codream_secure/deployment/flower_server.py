@@ -70,12 +70,13 @@ def _serve_by_streams(grid: Any, config: Mapping[str, Any], monitor: Monitor | N
     with listen(str(config["listen"]), training, roster=roster, tls=tls, deadlines=waits.deadlines()) as aggregator:
         state = Path(str(config["state"]))
         coordinator = Coordinator(training, aggregator, state=state, waits=waits, anew=True, monitor=monitor)
-        for number in coordinator.rounds_left():
-            nodes = _nodes(grid, training.config.data.clients, waits.patience)
-            asked = _ask(grid, nodes, number)
-            row = coordinator.finish(number)
-            rows.append(row)
-            print(f"{json.dumps(row)} {_answered(grid, asked)} of {len(asked)} nodes have finished", flush=True)
+        with coordinator.at_work():
+            for number in coordinator.rounds_left():
+                nodes = _nodes(grid, training.config.data.clients, waits.patience)
+                asked = _ask(grid, nodes, number)
+                row = coordinator.finish(number)
+                rows.append(row)
+                print(f"{json.dumps(row)} {_answered(grid, asked)} of {len(asked)} nodes have finished", flush=True)
     return rows
 
 
@@ -96,11 +97,12 @@ def _serve_by_messages(grid: Any, config: Mapping[str, Any], monitor: Monitor | 
     ) as aggregator:
         state = Path(str(config["state"]))
         coordinator = Coordinator(training, aggregator, state=state, waits=waits, monitor=monitor)
-        for number in coordinator.rounds_left():
-            before = office.exchanges
-            row = coordinator.finish(number)
-            rows.append(row)
-            print(f"{json.dumps(row)} {office.exchanges - before} exchanges of messages", flush=True)
+        with coordinator.at_work():
+            for number in coordinator.rounds_left():
+                before = office.exchanges
+                row = coordinator.finish(number)
+                rows.append(row)
+                print(f"{json.dumps(row)} {office.exchanges - before} exchanges of messages", flush=True)
     return rows
 
 

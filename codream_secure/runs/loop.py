@@ -93,7 +93,8 @@ def run(
         on_privacy: told, before anything is trained, how values will leave clients, where privacy is claimed.
 
     Raises:
-        ConfigError: the method cannot run this configuration, or ``out`` already holds a run and ``resume`` is off.
+        ConfigError: the method cannot run this configuration, or ``out`` already holds a run and ``resume`` is off, or
+            another one is at work there.
         CheckpointError: the checkpoint is damaged or of another configuration.
         NumericalError: training left the finite numbers.
         BudgetExceededError: the privacy budget does not cover the warm-up.
@@ -103,16 +104,26 @@ def run(
     if obstacle:
         raise ConfigError(f"method {config.method!r} cannot run this configuration: it {obstacle}")
     checkpoint = out / "checkpoint.pt" if out else None
-    if checkpoint and checkpoint.exists() and not resume:
-        raise ConfigError(f"out {str(out)!r} already holds a run: resume it, or choose another directory")
-    with _threads(config.run.threads):
+    _refuse_existing(checkpoint, resume=resume)
+    with _threads(config.run.threads), ExitStack() as stack:
         federation = Federation.create(config, source=source)
         if observe:
             federation.observe = observe
         releases = federation.channel.releases
         if on_privacy and releases.ledger is not None:
             on_privacy(releases)
-        return _run(kind(federation), out, checkpoint, on_round or (lambda row: None))
+        method = kind(federation)
+        if out:
+            files.make_folder(out)
+            # Two at once would each write an account of privacy that lacks what the other releases.
+            stack.enter_context(files.held(out))
+            _refuse_existing(checkpoint, resume=resume)
+        return _run(method, out, checkpoint, on_round or (lambda row: None))
+
+
+def _refuse_existing(checkpoint: Path | None, *, resume: bool) -> None:
+    if checkpoint and checkpoint.exists() and not resume:
+        raise ConfigError(f"out {str(checkpoint.parent)!r} already holds a run: resume it, or choose another directory")
 
 
 def _run(method: Method, out: Path | None, checkpoint: Path | None, on_round: Callable[[Row], None]) -> RunResult:

@@ -344,3 +344,19 @@ def test_what_is_kept_is_for_its_owner_only_and_damage_is_said(cohort: Any) -> N
     cohort.meddle = meddle
     assert contributors(cohort.serve()) == [[0, 1, 2]] * 2
     assert len(damaged) == 1
+
+
+def test_two_servers_do_not_work_in_one_folder(make_cohort: Callable[..., Any]) -> None:
+    cohort = make_cohort(**FEW)
+    refused: list[str] = []
+
+    def meddle(member: int, packet: bytes, send: Callable[[bytes], bytes]) -> bytes:
+        if not refused:
+            with pytest.raises(ConfigError, match="another run") as caught:
+                cohort.serve()
+            refused.append(str(caught.value))
+        return send(packet)
+
+    cohort.meddle = meddle
+    assert [row["round"] for row in cohort.serve()] == [1, 2]
+    assert refused

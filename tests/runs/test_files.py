@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codream_secure import files
+from codream_secure.errors import ConfigError
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.integers())
 # csv joins lists as a;b;c and has no types: numbers and texts without a carriage return come back as their text.
@@ -139,3 +143,33 @@ def test_names_of_files_and_new_folders_are_flushed_after_what_they_name(
 def test_a_file_may_be_for_its_owner_only(tmp_path: Path) -> None:
     files.write_jsonl(tmp_path / "rows", [{}], mode=files.PRIVATE)
     assert stat.S_IMODE((tmp_path / "rows").stat().st_mode) == 0o600
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    with files.held(tmp_path):
+        with pytest.raises(ConfigError, match=f"{tmp_path}' is being written to by another run"), files.held(tmp_path):
+            pass
+        (tmp_path / "within").mkdir()
+        with files.held(tmp_path / "within"):
+            pass
+    with files.held(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["within"]
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    program = f"""
+import pathlib, time
+from codream_secure import files
+with files.held(pathlib.Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError), files.held(tmp_path):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    with files.held(tmp_path):
+        pass

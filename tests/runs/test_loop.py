@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 
 from codream_secure.config import Config, load_config, make_config
 from codream_secure.errors import CheckpointError, ConfigError
+from codream_secure.federation import Federation
 from codream_secure.methods import METHODS
 from codream_secure.runs import run
 from codream_secure.runs.summary import select_row, to_target
@@ -124,6 +126,36 @@ def test_a_finished_run_is_not_overwritten_without_being_asked(tmp_path: Path) -
     run(quick(), out=tmp_path)
     with pytest.raises(ConfigError, match="already holds a run"):
         run(quick(), out=tmp_path)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_directory(resume: bool, tmp_path: Path) -> None:
+    found: list[str] = []
+
+    def beside(_: object) -> None:
+        with pytest.raises(ConfigError, match="another run") as caught:
+            run(quick(), out=tmp_path, resume=resume)
+        found.append(str(caught.value))
+
+    # While the warm-up is trained there is no checkpoint that could be seen; later there is one.
+    run(quick("run.rounds=1"), out=tmp_path, observe=lambda phase, *_: found or beside(phase))
+    assert found
+    assert run(quick("run.rounds=1"), out=tmp_path, resume=True).rows
+
+
+def test_a_run_that_another_one_was_faster_than_does_not_go_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Federation.create
+
+    def after_another(*arguments: Any, **settings: Any) -> Federation:
+        monkeypatch.setattr(Federation, "create", create)
+        run(quick("run.rounds=0"), out=tmp_path)
+        return create(*arguments, **settings)
+
+    monkeypatch.setattr(Federation, "create", after_another)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run(quick("run.rounds=0"), out=tmp_path)
 
 
 def test_checkpoints_of_other_configurations_are_refused_with_the_difference(tmp_path: Path) -> None:
