@@ -101,9 +101,9 @@ def write_text(path: Path, content: str, *, mode: int | None = None) -> None:
     write_bytes(path, content.encode(), mode=mode)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, mode: int | None = None) -> None:
     """:func:`write_text` of indented JSON with a final newline."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n", mode=mode)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, mode: int | None = None) -> None:

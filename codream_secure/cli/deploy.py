@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codream_secure.cli.exits import logged_end
+from codream_secure.cli.privacy import announce
 from codream_secure.cli.tables import percent, show_deployment
 from codream_secure.deployment.logs import LogFormat, logging_to
 
 if TYPE_CHECKING:
+    from codream_secure.deployment.account import Account
     from codream_secure.deployment.training import TrainingTerms
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Run CoDream across machines.")
@@ -87,7 +89,9 @@ def deploy_server(
             said = {"listening": f"{listen.rpartition(':')[0]}:{aggregator.port}", **said}
             text = ", ".join(f"{name} on {address}" for name, address in said.items())
             print(json.dumps(said) if as_json else text, flush=True)
+            announce(coordinator.account.releases)
             coordinator.run()
+            _say_what_was_spent(coordinator.account, as_json=as_json, stopped=coordinator.stopped)
 
 
 @deploy_app.command("client")
@@ -142,7 +146,7 @@ def deploy_client(
             else:
                 print(f"round {number}: own accuracy {percent(accuracy)}", flush=True)
 
-        Learner(
+        learner = Learner(
             training,
             member,
             data=load_client_data(data, training, part=part),
@@ -151,7 +155,10 @@ def deploy_client(
             ),
             state=state,
             on_round=on_round,
-        ).run()
+        )
+        announce(learner.account.releases)
+        learner.run()
+        _say_what_was_spent(learner.account, as_json=as_json)
 
 
 @deploy_app.command("demo")
@@ -164,6 +171,16 @@ def deploy_demo(
     from codream_secure.deployment.demo import run_demo
 
     show_deployment(run_demo(folder))
+
+
+def _say_what_was_spent(account: Account, *, as_json: bool, stopped: str | None = None) -> None:
+    """Where something is claimed: what has left under it, as this party has counted it."""
+    if account.releases.ledger is None:
+        return
+    if as_json:
+        print(json.dumps({"privacy": str(account), "stopped": stopped}), flush=True)
+    else:
+        print(f"privacy: {account}" + (f" Training ended early: {stopped}." if stopped else ""), flush=True)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,11 @@ def is_measured(config: Config, number: int) -> bool:
     return number % config.run.evaluate_every == 0 or number == config.run.rounds
 
 
+def is_shared(config: Config) -> bool:
+    """Whether the sum is taken: not where privacy is claimed, for nothing accounts for it. Clients know their own."""
+    return not config.dp.on
+
+
 def accuracy_of(model: nn.Module, test: Labelled) -> float | None:
     """Which share of a client's test images its model classifies correctly; None if there are none."""
     return training.count_correct(model, *test) / len(test[1]) if len(test[1]) else None

@@ -24,6 +24,7 @@ from codream_secure.deployment.consents import Consents
 from codream_secure.deployment.events import (
     Began,
     DesyncError,
+    Ended,
     Event,
     Given,
     Gone,
@@ -287,7 +288,7 @@ class Conversation:
         """Whatever comes next is for whoever waits for the next round."""
         if isinstance(event, Paused):
             return PausedError("the message is over, and the round is not")
-        if isinstance(event, Began | Gone):
+        if isinstance(event, Began | Ended | Gone):
             self._put_back.appendleft(event)
         return RoundLostError(f"the round was lost: {type(event).__name__.lower()}")
 

@@ -11,13 +11,15 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codream_secure.deployment.accuracy import is_measured, mean_accuracy
+from codream_secure.accounting import sums_in_round
+from codream_secure.deployment.account import Account
+from codream_secure.deployment.accuracy import is_measured, is_shared, mean_accuracy
 from codream_secure.deployment.heading import BUFFER, FINISHED, OVER, ROUND, Heading
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.monitor import Monitor, Traffic
@@ -28,6 +30,7 @@ from codream_secure.deployment.streams import Deadlines
 from codream_secure.deployment.streams.errors import StreamError
 from codream_secure.deployment.streams.rounds import SumRounds
 from codream_secure.deployment.training import TrainingTerms
+from codream_secure.errors import BudgetExceededError
 from codream_secure.federation import Federation, Observer
 from codream_secure.files import PRIVATE, held, write_jsonl
 from codream_secure.methods.codream import CoDream
@@ -82,6 +85,10 @@ class Coordinator:
         on_round: told the row of each finished round.
         monitor: told what happens, in numbers.
 
+    Attributes:
+        account: of what has left clients under a claim of privacy.
+        stopped: why training is over before its last round; None otherwise.
+
     Raises:
         ConfigError: the folder belongs to something else.
     """
@@ -110,12 +117,15 @@ class Coordinator:
         self._sessions: dict[int, bytes] = {}
         """Member to session of all who took part in the latest round to its end."""
         self._aggregator = aggregator
+        self.account = Account(training, state)
+        self.stopped: str | None = None
         self._channel = ServerChannel(
             training.protocol,
             len(self._members),
             aggregator=aggregator,
             journal=self._journal,
             monitor=self._monitor,
+            releases=self.account.releases,
         )
         self._monitor.watches(
             Traffic(
@@ -158,22 +168,41 @@ class Coordinator:
         """
         return held(self._folder)
 
-    def rounds_left(self) -> range:
+    def rounds_left(self) -> Iterator[int]:
         """The rounds that this folder has not got to, after going back to where it has got to.
+
+        It ends early where the privacy budget does not cover the next one, see :attr:`stopped`; one that was begun
+        before is taken as far as it goes.
 
         Raises:
             CheckpointError: the folder is damaged.
         """
-        latest = max(self._states.latest, 0)
+        latest, spent = max(self._states.latest, 0), None
         if latest:
             saved = self._states.load(latest)
             self._method.load_state_dict(saved["method"])
-            self._rows = saved["rows"]
+            self._rows, spent = saved["rows"], saved.get("privacy")
+        self.account.open(spent)
         self._monitor.planned(self._training.config.run.rounds, latest)
-        return range(latest + 1, self._training.config.run.rounds + 1)
+        for number in range(latest + 1, self._training.config.run.rounds + 1):
+            if not self._journal.has(number) and not self._affords(number):
+                return
+            yield number
+            if self.stopped:
+                return
 
-    def finish(self, number: int) -> Row:
+    def _affords(self, number: int) -> bool:
+        if self.account.releases.fits(sums_in_round(self._training.config, number)):
+            return True
+        self.stopped = f"the privacy budget does not cover round {number}"
+        _LOG.warning(self.stopped)
+        return False
+
+    def finish(self, number: int) -> Row | None:
         """Run one round, as often as it takes; each has to follow the one before.
+
+        Returns:
+            Its row; None where the privacy budget ended within it, and training with that.
 
         Raises:
             StreamError, ProtocolError, CheckpointError, StorageError: as for :meth:`run`.
@@ -197,11 +226,20 @@ class Coordinator:
                 self._aggregator.close_round("the round broke off")
                 self._method.load_state_dict(before)
                 time.sleep(_PAUSE_S)
+            except BudgetExceededError as error:
+                self.stopped = f"the privacy budget ended within round {number}: {error}"
+                _LOG.warning(self.stopped, extra=where)
+                self._method.load_state_dict(before)
+                self._aggregator.close_round(OVER)
+                return None
         row |= {"attempts": attempt, "seconds": time.monotonic() - started}
         self._rows.append(row)
-        self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        self._states.save(
+            number, {"method": self._method.state_dict(), "rows": self._rows, "privacy": self.account.state()}
+        )
         self._sessions = self._aggregator.enrolled
-        self._aggregator.close_round(OVER if number == self._training.config.run.rounds else FINISHED)
+        last = number == self._training.config.run.rounds or not self._affords(number + 1)
+        self._aggregator.close_round(OVER if last else FINISHED)
         self._journal.forget(number)
         with writing(self._states.folder):
             write_jsonl(self._states.folder / "metrics.jsonl", self._rows, mode=PRIVATE)
@@ -227,7 +265,7 @@ class Coordinator:
             self._channel.broadcast([buffer.images, buffer.labels], phase=BUFFER)
         figures = self._method.run_round(number)
         row: Row = {"round": number}
-        if is_measured(self._training.config, number):
+        if is_measured(self._training.config, number) and is_shared(self._training.config):
             row["test_accuracy"] = mean_accuracy(
                 self._channel,
                 {},

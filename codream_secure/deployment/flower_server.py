@@ -75,8 +75,11 @@ def _serve_by_streams(grid: Any, config: Mapping[str, Any], monitor: Monitor | N
                 nodes = _nodes(grid, training.config.data.clients, waits.patience)
                 asked = _ask(grid, nodes, number)
                 row = coordinator.finish(number)
-                rows.append(row)
-                print(f"{json.dumps(row)} {_answered(grid, asked)} of {len(asked)} nodes have finished", flush=True)
+                answered = f"{_answered(grid, asked)} of {len(asked)} nodes have finished"
+                if row is not None:
+                    rows.append(row)
+                    print(f"{json.dumps(row)} {answered}", flush=True)
+        _say_what_was_spent(coordinator)
     return rows
 
 
@@ -101,9 +104,17 @@ def _serve_by_messages(grid: Any, config: Mapping[str, Any], monitor: Monitor | 
             for number in coordinator.rounds_left():
                 before = office.exchanges
                 row = coordinator.finish(number)
-                rows.append(row)
-                print(f"{json.dumps(row)} {office.exchanges - before} exchanges of messages", flush=True)
+                if row is not None:
+                    rows.append(row)
+                    print(f"{json.dumps(row)} {office.exchanges - before} exchanges of messages", flush=True)
+        _say_what_was_spent(coordinator)
     return rows
+
+
+def _say_what_was_spent(coordinator: Coordinator) -> None:
+    if coordinator.account.releases.ledger is not None:
+        stopped = f"; {coordinator.stopped}" if coordinator.stopped else ""
+        print(f"privacy: {coordinator.account}{stopped}", flush=True)
 
 
 def _nodes(grid: Any, wanted: int, patience_s: float) -> list[int]:

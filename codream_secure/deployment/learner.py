@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from codream_secure.deployment.accuracy import accuracy_of, is_measured, mean_accuracy
+from codream_secure.deployment.account import Account
+from codream_secure.deployment.accuracy import accuracy_of, is_measured, is_shared, mean_accuracy
 from codream_secure.deployment.carriage import Carriage
 from codream_secure.deployment.client_data import ClientData
 from codream_secure.deployment.consents import Consents
@@ -63,6 +64,9 @@ class Learner:
         observe: told (phase, done, total) as the work goes on.
         on_round: told the number of each finished round and this client's own test accuracy, None if not measured.
 
+    Attributes:
+        account: of what has left this client under a claim of privacy.
+
     Raises:
         ConfigError: the client is not on the roster, or the folder belongs to something else.
     """
@@ -86,8 +90,13 @@ class Learner:
         self._carriage = carriage
         self._consents = Consents(state / "consents")
         self._conversation = Conversation(self._consents)
+        self.account = Account(training, state)
         self._channel = MemberChannel(
-            training.protocol, training.config.data.clients, member=number, conversation=self._conversation
+            training.protocol,
+            training.config.data.clients,
+            member=number,
+            conversation=self._conversation,
+            releases=self.account.releases,
         )
         federation = Federation.of_some(
             training.config,
@@ -128,7 +137,8 @@ class Learner:
             UnreachableError: it cannot be reached for too long.
             ConfigError: the server has other terms.
             DesyncError: it does something else than its terms say.
-            CheckpointError: this folder's states are not of the training that goes on.
+            CheckpointError: this folder's states are not of the training that goes on, or its account is gone.
+            BudgetExceededError: the server asks for more than the privacy budget allows.
             StorageError: its folder cannot be written.
         """
         self._restore()
@@ -141,10 +151,12 @@ class Learner:
         """Where the folder says that this client is; the warm-up is where everybody begins."""
         latest = self._states.latest
         if latest < 0:
+            self.account.open(None)
             self._method.warm_up()
             self._keep(0, {})
             return
         saved = self._states.load(latest)
+        self.account.open(saved.get("privacy"))
         self._method.load_state_dict(saved["method"])
         self._rows, self._round = saved["rows"], latest
 
@@ -221,9 +233,9 @@ class Learner:
         measured, accuracy = is_measured(self._training.config, number), None
         if measured:
             row["test_accuracy"] = accuracy = accuracy_of(self._method.models()[0], self._test)
-        # Before the sum of accuracies: whoever has answered that has finished the round.
+        # Before the sum of accuracies: whoever has answered that, where it is asked for, has finished the round.
         self._keep(number, row)
-        if measured:
+        if measured and is_shared(self._training.config):
             mean_accuracy(
                 self._channel,
                 {self._number: accuracy},
@@ -256,7 +268,9 @@ class Learner:
 
     def _keep(self, number: int, row: Mapping[str, Any]) -> None:
         self._rows.append({"round": number, **row})
-        self._states.save(number, {"method": self._method.state_dict(), "rows": self._rows})
+        self._states.save(
+            number, {"method": self._method.state_dict(), "rows": self._rows, "privacy": self.account.state()}
+        )
         # What is masked may be opened still, when the state that it follows from is gone.
         oldest = self._conversation.oldest
         self._consents.forget(self._states.oldest if oldest is None else min(oldest, self._states.oldest))
@@ -271,5 +285,6 @@ class Learner:
             self._conversation,
             protocol=self._training.protocol,
             terms=self._training.sums,
+            on_masking=self.account.spend,
             credentials=Credentials(identity=carriage.identity, roster=carriage.roster, rounds=log),
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from codream_secure.base_channel import BaseChannel, Tensors, flattened
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.events import DesyncError
+from codream_secure.releases import Releases
 from protocols import SumProtocol, SumResult
 
 
@@ -25,10 +27,19 @@ class MemberChannel(BaseChannel):
         clients: how many there are.
         member: the number of the one that lives here.
         conversation: with the stream.
+        releases: how values leave this client; whoever masks its vectors accounts for them.
     """
 
-    def __init__(self, protocol: SumProtocol, clients: int, *, member: int, conversation: Conversation) -> None:
-        super().__init__(protocol, clients)
+    def __init__(
+        self,
+        protocol: SumProtocol,
+        clients: int,
+        *,
+        member: int,
+        conversation: Conversation,
+        releases: Releases | None = None,
+    ) -> None:
+        super().__init__(protocol, clients, releases=releases)
         self._member = member
         self._conversation = conversation
 
@@ -65,8 +76,12 @@ class MemberChannel(BaseChannel):
         held: Mapping[int, Tensors] | None = None,
         bound: float | None = None,
     ) -> SumResult:
-        values = sum(tensor.numel() for tensor in like)
-        own = self._member
-        self._conversation.contribute(phase, values, lambda: flattened({own: contributions[own]})[own])
+        values, own = sum(tensor.numel() for tensor in like), self._member
+
+        def vector() -> npt.NDArray[np.float32]:
+            given = self.releases.contribution(flattened({own: contributions[own]})[own], phase, bound=bound)
+            return given.astype(np.float32, copy=False)
+
+        self._conversation.contribute(phase, values, vector)
         nothing = np.zeros(values)
         return SumResult(total=nothing, weight=None, contributors=(self._member,), ring=np.zeros(0, dtype=np.uint32))

@@ -12,6 +12,7 @@ from codream_secure.base_channel import BaseChannel, Tensors
 from codream_secure.deployment.journal import Journal
 from codream_secure.deployment.monitor import Monitor
 from codream_secure.deployment.streams.rounds import SumRounds
+from codream_secure.releases import Releases
 from protocols import ProtocolError, SumProtocol, SumResult, TooFewSurvivorsError
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class ServerChannel(BaseChannel):
         aggregator: to the members, with an open round whenever this is used.
         journal: of opened sums.
         monitor: told of every sum that is asked for.
+        releases: how values leave clients; every sum is accounted for before it is asked for.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class ServerChannel(BaseChannel):
         aggregator: SumRounds,
         journal: Journal,
         monitor: Monitor | None = None,
+        releases: Releases | None = None,
     ) -> None:
-        super().__init__(protocol, clients)
+        super().__init__(protocol, clients, releases=releases)
         self._aggregator = aggregator
         self._journal = journal
         self._monitor = monitor or Monitor()
@@ -81,10 +84,16 @@ class ServerChannel(BaseChannel):
         return result
 
     def _asked(self, number: int, place: int, phase: str, values: int) -> SumResult:
-        """Ask for it, a few times; a round that cannot have it is begun again, by whoever runs rounds."""
+        """Ask for it, a few times; a round that cannot have it is begun again, by whoever runs rounds.
+
+        Raises:
+            BudgetExceededError: the privacy budget does not allow it.
+        """
         # From the moment that somebody may open it: also if this program does not live to learn the sum.
         self._aggregator.on_opening = lambda members: self._journal.bind(number, place, members)
         for attempt in range(_ATTEMPTS):
+            # Clients that are asked again add fresh noise to the same values: that is one more release.
+            self.releases.before_sum(phase, values=values)
             began = time.monotonic()
             try:
                 result = self._aggregator.sum(phase, values, exactly=self._journal.only(number, place))

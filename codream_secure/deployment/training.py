@@ -11,14 +11,18 @@ import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from codream_secure.accounting import make_releases
 from codream_secure.config import Config, make_config
 from codream_secure.errors import ConfigError
+from codream_secure.privacy.planning import NoisySums
+from codream_secure.releases import NoisyReleases, OpenReleases, Releases
 from codream_secure.sections import Section
 from codream_secure.streams import make_terms
 from protocols import Roster, SumProtocol, Terms, make_protocol
@@ -76,6 +80,7 @@ class TrainingTerms:
 
     Raises:
         ConfigError: it asks for what deployments do not do.
+        PrivacyError: the noise that a budget asks for has no room.
         protocols.TermsError: so few clients cannot be protected against so many that vanish or collude.
     """
 
@@ -84,8 +89,9 @@ class TrainingTerms:
 
     def __post_init__(self) -> None:
         _check(self.config)
+        sums = self.sums
         if self.protocol.needs_credentials:
-            self.sums.topology(self.config.data.clients)
+            sums.topology(self.config.data.clients)
 
     def to_toml(self) -> str:
         """Every value that parties have to agree on, in one spelling."""
@@ -107,7 +113,24 @@ class TrainingTerms:
     @property
     def sums(self) -> Terms:
         """The terms of every round's sums."""
-        return make_terms(self.config)
+        return make_terms(self.config, self._noisy)
+
+    def make_releases(self) -> Releases:
+        """How values may leave clients: a new account each time, with the noise that these terms ask for."""
+        if not self.config.dp.on:
+            return OpenReleases()
+        # It loads torch, which a program that only hands keys on does without.
+        from codream_secure.dreaming import coordinates_of
+
+        space, images = self.config.dreaming.space, self.images
+        coordinates = coordinates_of(space.kind, space.size, channels=images.channels, image_size=images.image_size)
+        return make_releases(self.config, coordinates=coordinates, classes=images.num_classes, examples=0)
+
+    @cached_property
+    def _noisy(self) -> NoisySums | None:
+        """Norms and noise of all streams, where there is noise."""
+        releases = self.make_releases()
+        return releases.sums if isinstance(releases, NoisyReleases) else None
 
     def check_roster(self, roster: Roster) -> None:
         """Return if the roster's members are the clients.
@@ -174,7 +197,19 @@ def _check(config: Config) -> None:
             f"protocol.protection is {protocol.name!r}: across machines sums are opened by the server, so use "
             "'masked' or 'plain'",
         ),
-        (config.dp.on, "[dp] is set: privacy accounting does not run across machines"),
+        (
+            config.dp.unit == "example",
+            "dp.unit is 'example': models that are trained with noise do not dream across machines; use 'client'",
+        ),
+        (
+            config.dp.on and config.dp.by_server(protocol.name),
+            f"dp.noise is {config.dp.noise!r}, which under {protocol.name!r} leaves the noise to the server: across "
+            "machines clients add it, so use protocol.protection = 'masked'",
+        ),
+        (
+            config.dp.evaluation_share > 0,
+            "dp.evaluation_share is set: across machines there are no common images to validate on; set it to 0",
+        ),
         (
             config.dreaming.adaptive != "none",
             f"dreaming.adaptive is {config.dreaming.adaptive!r}: adaptive teaching does not run across machines; set "

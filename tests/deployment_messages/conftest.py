@@ -45,7 +45,7 @@ class Cohort:
     def __init__(self, folder: Path, **changes: dict[str, Any]) -> None:
         self.folder = folder
         self.training: TrainingTerms = make_training(
-            {name: {**section, **changes.get(name, {})} for name, section in TERMS.items()}
+            {name: {**TERMS.get(name, {}), **changes.get(name, {})} for name in TERMS | changes}
         )
         self.identities = [Identity.generate() for _ in range(self.training.config.data.clients)]
         self.roster = Roster({number: identity.public_key for number, identity in enumerate(self.identities)})
@@ -94,8 +94,8 @@ class Cohort:
 
     # The server
 
-    def serve(self) -> list[Row]:
-        """Run what is left of the training."""
+    def serve(self, coordinators: list[Coordinator] | None = None) -> list[Row]:
+        """Run what is left of the training; whoever runs it is added to the list."""
         waits = Waits(join=0.1, reconnect=0.1, patience=0.1)
         aggregator = MessageAggregator(
             self,
@@ -106,7 +106,10 @@ class Cohort:
             limits=self.limits,
         )
         with aggregator:
-            return Coordinator(self.training, aggregator, state=self.folder / "server", waits=waits).run()
+            coordinator = Coordinator(self.training, aggregator, state=self.folder / "server", waits=waits)
+            if coordinators is not None:
+                coordinators.append(coordinator)
+            return coordinator.run()
 
     def state(self, party: str, number: int) -> dict[str, Any]:
         path = self.folder / party / f"round_{number:06d}.pt"

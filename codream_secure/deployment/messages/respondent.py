@@ -84,7 +84,7 @@ class Respondent:
 
         Raises:
             FrameError: the packet is malformed.
-            ConfigError, DesyncError, CheckpointError, StorageError: as for :meth:`Learner.run`.
+            ConfigError, DesyncError, CheckpointError, BudgetExceededError, StorageError: as for :meth:`Learner.run`.
             RoundReuseError: another message is being dealt with.
         """
         packet = unpack(message, limits=self._limits)
@@ -144,6 +144,7 @@ class Respondent:
             credentials=Credentials(identity=self._identity, roster=self._roster, rounds=log),
             # The same question once more, so what it is opened under is the same.
             compute=lambda asked: None if standing is None else np.frombuffer(standing.vector, np.float32),
+            on_masking=self._spend if self._training.config.dp.on else None,
             on_opening=conversation.agree,
         )
         if kept.suspended is not None:
@@ -152,6 +153,15 @@ class Respondent:
         if standing is not None and any(isinstance(call, Show) for call, _ in calls):
             standing = Standing(standing.number, standing.asked, "", b"")
         return answer, Kept(kept.round_id, kept.position, member.suspend(self._key), standing, kept.done)
+
+    def _spend(self, stream: str, values: int) -> None:
+        """Count the latest vector once more, for it gets fresh noise. The learner that gave it has made the account."""
+        # It loads torch, as the method does.
+        from codream_secure.deployment.account import Account
+
+        account = Account(self._training, self._state)
+        account.open_again()
+        account.spend(stream, values)
 
     def _live(self, kept: Kept, calls: Calls, log: RoundLog) -> tuple[Upward | None, Kept]:
         """What the method answers, after it has lived through the round so far."""
@@ -252,10 +262,17 @@ class Delivered:
 
 
 def _last_answer(member: Member, calls: Calls) -> Upward | None:
-    """Have a member take these calls; its answer to the last of them that has one."""
+    """Have a member take these calls; its answer to the last of them that has one.
+
+    Raises:
+        BudgetExceededError: a vector is asked for that the privacy budget does not cover.
+        StorageError: it cannot be written that one is given.
+    """
     answer = None
     for call, message in calls:
         answer = member.handle(call, message) or answer
+    if member.failure is not None:
+        raise member.failure
     return answer
 
 

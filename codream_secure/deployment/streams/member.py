@@ -93,12 +93,14 @@ class Member:
         credentials: identity, roster and memory of rounds; None where the protocol needs none.
         compute: gives the vector for a question.
         on_shown: told what is shown to everybody, before the questions about it.
+        on_masking: told, before a vector is masked, of which stream it is and how many values it has; what it raises
+            keeps the vector here.
         on_opening: told over whom the latest vector is about to be summed, before this member helps to open the sum; a
             ProtocolError that it raises refuses.
         round_id: the one round to take part in; empty for any.
 
     Attributes:
-        failure: what ``compute`` or ``on_shown`` raised; the member answers nothing more.
+        failure: what ``compute``, ``on_masking`` or ``on_shown`` raised; the member answers nothing more.
         rounds: how many have ended.
 
     Raises:
@@ -114,6 +116,7 @@ class Member:
         compute: Callable[[Asked], Contribution],
         credentials: Credentials | None = None,
         on_shown: Callable[[Shown], None] | None = None,
+        on_masking: Callable[[str, int], None] | None = None,
         on_opening: Callable[[tuple[int, ...]], None] | None = None,
         round_id: bytes = b"",
     ) -> None:
@@ -124,6 +127,7 @@ class Member:
         self._credentials = credentials
         self._compute = compute
         self._on_shown = on_shown
+        self._on_masking = on_masking
         self._on_opening = on_opening
         self._pinned = round_id
         self._machine: SumClient | None = None
@@ -239,10 +243,12 @@ class Member:
         asked = Asked(stream=call.stream, values=call.values, shown=self._latest, round_id=self._round_id)
         try:
             given = self._compute(asked)
+            if given is not None and self._on_masking is not None:
+                self._on_masking(call.stream, call.values)
         except Exception as error:
             # Raised again by whoever drives this member, once the aggregator has been told not to wait.
             self.failure = error
-            return Refusal(call.exchange, "this member could not compute its vector")
+            return Refusal(call.exchange, "this member has no vector that it may give")
         if given is None:
             return Refusal(call.exchange, "this member sits the step out")
         values, weight = given if isinstance(given, tuple) else (given, None)
