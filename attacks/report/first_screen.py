@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from attacks.report.comparison import BASELINE, Pair, compare
@@ -69,8 +70,17 @@ def _probe(line: ProbeLine, victims: Sequence[Victim]) -> dict[str, Any]:
         "name": line.probe,
         "metric": named(line.score, line.metric),
         "guess": "" if line.guess is None else guess(line.metric, line.guess),
-        "cells": [_summed_up(line, cell) if (cell := line.cells.get(victim)) else None for victim in victims],
+        "cells": list(_side_by_side(line, victims)),
     }
+
+
+def _side_by_side(line: ProbeLine, victims: Sequence[Victim]) -> Iterator[dict[str, Any]]:
+    """Cells of a line; where nothing was tried on a method they are one that says so: empty ones look like good signs."""
+    for (tried, _), run in groupby(victims, key=lambda victim: (victim in line.cells, victim[0])):
+        if tried:
+            yield from (_summed_up(line, line.cells[victim]) for victim in run)
+        else:
+            yield {"untried": len(list(run))}
 
 
 def _summed_up(line: ProbeLine, cell: Cell) -> dict[str, Any]:
@@ -80,6 +90,7 @@ def _summed_up(line: ProbeLine, cell: Cell) -> dict[str, Any]:
     counts = ((HINTS["above"], cell.above), (HINTS["below"], cell.below))
     hint = ", ".join(f"{mark} {count}" for mark, count in counts if count) if cell.understated else ""
     return {
+        "untried": 0,
         "entries": entries,
         "kind": next(iter(kinds)) if len(kinds) == 1 else "",
         "hint": f"{hint} of {cell.judged}" if hint else "",

@@ -187,8 +187,8 @@ def _of_trace(kind: Kind, cells: _Cells) -> list[str]:
     off = sum(found in (Finding.ABOVE, Finding.BELOW) for found in kinds)
     judged = off + kinds.count(Finding.INDISTINCT)
     return [
-        f"Under {listed(list(cells))} no main figure tells {kind.value}, but {off} of {judged} figures leave chance "
-        "out: a few that are exposed, or luck."
+        f"Under {listed(list(cells))} no main figure tells {kind.value}, but {off} of {judged} figures lie off chance: "
+        "a trace, or luck."
     ]
 
 

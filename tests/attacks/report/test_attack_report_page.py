@@ -179,6 +179,17 @@ def test_what_the_headline_does_not_show_is_counted_below_it(
     assert "0.510 0.480 to 0.540 △ 1, ▽ 1 of 3" in text
 
 
+def test_what_was_not_tried_is_called_so_and_keeps_its_columns(written_page: str) -> None:
+    table = written_page[written_page.index('class="matrix glance') :]
+    lines = [line for line in table[: table.index("</table>")].splitlines() if line.startswith("<tr><th>")]
+    assert len(lines) == 7
+    for line in lines:
+        spans = [int(span) for span in re.findall(r'<td class="untried" colspan="(\d+)">not tried</td>', line)]
+        assert sum(spans) + len(re.findall(r"<td class", line)) - len(spans) == 10, line
+    labels = next(line for line in lines if "label distribution" in line)
+    assert re.findall(r'colspan="(\d+)"', labels) == ["4", "5"]
+
+
 def test_hostile_texts_stay_text(audit: Audit, tmp_path: Path) -> None:
     def poison(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):

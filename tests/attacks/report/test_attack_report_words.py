@@ -69,8 +69,8 @@ def test_a_made_up_audit_is_told_word_for_word(row: MakeRow) -> None:
             "passive server",
             "codream",
             [
-                "Under plain no main figure tells which images were trained on, but 2 of 3 figures leave chance out: a "
-                "few that are exposed, or luck.",
+                "Under plain no main figure tells which images were trained on, but 2 of 3 figures lie off chance: a "
+                "trace, or luck.",
                 "Learns which labels a client holds, better than by a guess, under plain (labels).",
                 "Not told from chance at this power and n: which images were trained on, under masked.",
                 "Not in its view, so not measured: which labels a client holds, under masked.",
@@ -116,8 +116,8 @@ def test_a_mean_speaks_for_its_seeds_and_a_single_seed_is_a_trace(row: MakeRow) 
     assert said([mean, *seeds]) == ["Tells which images were trained on: 56 in 100 under plain (a probe)."]
     weak = row(seed=None, value=0.56, low=0.49, high=0.63)
     assert said([weak, *seeds]) == [
-        "Under plain no main figure tells which images were trained on, but 1 of 3 figures leave chance out: a few "
-        "that are exposed, or luck."
+        "Under plain no main figure tells which images were trained on, but 1 of 3 figures lie off chance: a trace, or "
+        "luck."
     ]
 
 
@@ -127,7 +127,7 @@ def test_canaries_that_one_seed_tells_are_not_called_untold(row: MakeRow) -> Non
     rows = [row(probe="p, LiRA", **NOTHING), row(probe=probe, seed=None, value=0.7, low=0.4, high=1.0), *seeds]
     text = " ".join(said(rows))
     assert "wrong labels" not in text
-    assert "1 of 4 figures leave chance out" in text
+    assert "1 of 4 figures lie off chance" in text
 
 
 def test_pairs_are_never_rounded_to_a_coin_or_to_certainty() -> None:
