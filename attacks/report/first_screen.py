@@ -12,7 +12,7 @@ from attacks.report.glance import Cell, Glance, ProbeLine, at_a_glance, named
 from attacks.report.matrix import Victim, arrange, means_of_seeds
 from attacks.report.numbers import figure, guess, interval
 from attacks.report.summary import bounds, caution, reading, refutations
-from attacks.report.words import PAIRS, in_pairs, plain_words, protections_in_words
+from attacks.report.words import PAIRS, adversary_in_words, in_pairs, plain_words, protections_in_words
 
 MARKS = {Finding.ABOVE: "\N{BLACK UP-POINTING TRIANGLE}", Finding.BELOW: "\N{BLACK DOWN-POINTING TRIANGLE}"}
 # Hollow: not the figure that is shown, but another of the same probe.
@@ -75,7 +75,7 @@ def _probe(line: ProbeLine, victims: Sequence[Victim]) -> dict[str, Any]:
 
 
 def _side_by_side(line: ProbeLine, victims: Sequence[Victim]) -> Iterator[dict[str, Any]]:
-    """Cells of a line; where nothing was tried on a method they are one that says so: empty ones look like good signs."""
+    """Cells of a line; where nothing was tried they are one that says so, for empty ones look like good signs."""
     for (tried, _), run in groupby(victims, key=lambda victim: (victim in line.cells, victim[0])):
         if tried:
             yield from (_summed_up(line, line.cells[victim]) for victim in run)
@@ -112,8 +112,11 @@ def _words(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Sentences by adversary, and then by method."""
     found: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     for told in plain_words(rows):
-        found.setdefault(capital(told.adversary), []).append((told.method, told.sentences))
-    return [{"adversary": name, "methods": methods} for name, methods in found.items()]
+        found.setdefault(told.adversary, []).append((told.method, told.sentences))
+    return [
+        {"adversary": capital(name), "does": adversary_in_words(name), "methods": methods}
+        for name, methods in found.items()
+    ]
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from attacks.report.glance import Cell, Glance, ProbeLine, at_a_glance, named
 from attacks.report.matrix import Grid, Line, Row, Victim, arrange, means_of_seeds
 from attacks.report.numbers import figure, guess, interval
 from attacks.report.summary import bounds, caution, epsilon_sentence, reading, refutations, verdict
-from attacks.report.words import PAIRS, in_pairs, plain_words, protections_in_words
+from attacks.report.words import PAIRS, adversary_in_words, in_pairs, plain_words, protections_in_words
 
 # What fits a terminal; the page has the rest.
 _LEFT_OUT = ("advantage", "TPR@0.1%FPR", "TNR@1%FNR")
@@ -128,8 +128,9 @@ def _words(audit: Mapping[str, Any], *, width: int) -> list[RenderableType]:
     grid = Table.grid(padding=(0, 2, 0, 0))
     for told in plain_words(audit["rows"]):
         if told.adversary != title:
-            title = told.adversary
-            parts += [grid, Text(_capital(title), style="bold")] if grid.row_count else [_title(_capital(title))]
+            title, does = told.adversary, adversary_in_words(told.adversary)
+            head = _title(_capital(title)) + Text(f": {does}" if does else "", style="not bold dim")
+            parts += [grid, head] if grid.row_count else [head]
             grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_row(Text(f"  {told.method}"), Text("\n".join(told.sentences)))
     if grid.row_count:

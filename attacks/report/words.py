@@ -25,6 +25,12 @@ _PROTECTIONS = {
     "client-dp": "noise is added, which is meant to hide whether one client took part",
     "example-dp": "noise is added, which is meant to hide whether one image was there",
 }
+_ADVERSARIES = {
+    "passive server": "follows the protocol, and looks at what it gets",
+    "active server": "deviates, as by choosing what clients are asked",
+    "passive client": "clients who follow the protocol, and pool what they get",
+    "public": "gets what is published in the end, and nothing else",
+}
 _VERBS = {
     Kind.MEMBERS: "Tells which images were trained on",
     Kind.IMAGES: "Brings private images back, at least in part",
@@ -86,6 +92,15 @@ def protections_in_words(glance: Glance) -> list[tuple[str, str]]:
         if meaning:
             alike.setdefault(meaning, []).append(name)
     return [(listed(names), meaning) for meaning, names in alike.items()]
+
+
+def adversary_in_words(title: str) -> str:
+    """What an adversary does, or nothing for one that is not this toolkit's.
+
+    >>> adversary_in_words("public"), adversary_in_words("passive neighbour")
+    ('gets what is published in the end, and nothing else', '')
+    """
+    return _ADVERSARIES.get(title, "")
 
 
 def listed(names: Sequence[str]) -> str:

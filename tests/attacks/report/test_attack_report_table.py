@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,12 @@ def test_only_failed_checks_are_listed_and_all_with_details(audit: Audit) -> Non
 
 def test_without_failed_checks_none_are_listed(valid_audit: Audit) -> None:
     assert "Failed checks" not in printed(valid_audit)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_nothing_is_called_what_it_is_not(details: bool, audit: Audit, valid_audit: Audit, empty_audit: Audit) -> None:
+    for each in (audit, valid_audit, empty_audit):
+        assert not re.search(r"\b(un)?safe|\b(in)?secure", printed(each, details=details), re.IGNORECASE)
 
 
 def test_markup_is_not_interpreted(audit: Audit, row: Callable[..., Audit]) -> None:
