@@ -48,6 +48,9 @@ def audit(
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Also write audit.json here.")
     ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print every probe, check and bound, and not one figure a probe alone.")
+    ] = False,
 ) -> None:
     """Measure what leaks: membership, reconstruction, label distributions and epsilon, FedAvg beside CoDream.
 
@@ -102,7 +105,7 @@ def audit(
         adversaries=adversaries or ["server", "client", "public"],
         active=active,
     )
-    print_audit(audited)
+    print_audit(audited, details=details)
     if out:
         files.write_json(out / "audit.json", audited)
     if json_file:

@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from attacks.report.matrix import Block, Row
-from attacks.report.numbers import figure, interval
 
 BASELINE = "fedavg"
 _MATCHED = ("clients", "rounds", "images")
 _ACCURACY_APART = 0.02  # a share of 1; more than this, and the better trained victim may leak more for that alone
 
 
-def compare(blocks: Sequence[Block], victims: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each adversary and method beside FedAvg, protection by protection; then what is not compared.
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One method beside FedAvg under the same protection, each by its largest area under the curve.
 
-    Only the area under the curve is compared, the largest of each, and active adversaries only with active ones.
+    Attributes:
+        adversary: and what it does.
+        method: the one that is not FedAvg.
+        protection: of both.
+        here: the row of the method.
+        there: the row of FedAvg.
+        apart: whether intervals overlap, in words.
+    """
+
+    adversary: str
+    method: str
+    protection: str
+    here: Row
+    there: Row
+    apart: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What may stand side by side, and sentences on how far that goes and on what may not."""
+
+    pairs: tuple[Pair, ...]
+    remarks: tuple[str, ...]
+
+
+def compare(blocks: Sequence[Block], victims: Sequence[Mapping[str, Any]]) -> Comparison:
+    """Methods beside FedAvg, protection by protection; active adversaries only with active ones.
+
+    A caveat that holds for every pair is said once, without their names.
     """
     known = {(victim["method"], victim["protection"]): victim for victim in victims}
-    found: dict[str, list[str]] = {}
+    pairs: list[Pair] = []
+    caveats: dict[str, list[str]] = {}
     refused: dict[str, list[str]] = {}
     for block in blocks:
         for method, protection in block.whole.victims:
@@ -28,39 +58,48 @@ def compare(blocks: Sequence[Block], victims: Sequence[Mapping[str, Any]]) -> li
             here, there = (strongest(block, name, protection) for name in (method, BASELINE))
             if here is None or there is None:
                 continue
-            pair = f"{block.title[:1].upper()}{block.title[1:]}, {method}"
+            name = f"{block.title}, {method} under {protection}"
             obstacle, caveat = _mismatch(known.get((method, protection)), known.get((BASELINE, protection)))
             if obstacle:
-                refused.setdefault(obstacle, []).append(f"{pair} under {protection}")
-            else:
-                figures = f"under {protection} {_best(here)} against {_best(there)}, {_apart(here, there)}{caveat}"
-                found.setdefault(pair, []).append(figures)
-    compared = [f"{pair}: {'; '.join(figures)}." for pair, figures in found.items()]
-    return compared + [f"Not compared, {why}: {'; '.join(pairs)}." for why, pairs in refused.items()]
+                refused.setdefault(obstacle, []).append(name)
+                continue
+            pair = Pair(
+                adversary=block.title,
+                method=method,
+                protection=protection,
+                here=here,
+                there=there,
+                apart=_apart(here, there),
+            )
+            pairs.append(pair)
+            if caveat:
+                caveats.setdefault(caveat, []).append(name)
+    remarks = [
+        f"{caveat}." if len(names) == len(pairs) else f"{caveat} ({'; '.join(names)})."
+        for caveat, names in caveats.items()
+    ]
+    remarks += [f"Not compared, {why}: {'; '.join(names)}." for why, names in refused.items()]
+    return Comparison(pairs=tuple(pairs), remarks=tuple(remarks))
 
 
-def strongest(block: Block, method: str, protection: str, *, metric: str = "AUC") -> Row | None:
-    """The row with the largest value of a metric, None where it has none."""
+def strongest(block: Block, method: str, protection: str) -> Row | None:
+    """The row with the largest area under the curve, None where it has none."""
     rows = [
         row
         for line in block.whole.lines
-        if line.metric == metric
+        if line.metric == "AUC"
         for row in line.cells.get((method, protection), ())
         if row["value"] is not None
     ]
     return max(rows, key=lambda row: row["value"], default=None)
 
 
-def _best(row: Row) -> str:
-    return f"AUC {figure('AUC', row['value'])} ({interval(row) or 'no interval'}; {row['probe']})"
-
-
 def _apart(here: Row, there: Row) -> str:
     if None in (here["low"], here["high"], there["low"], there["high"]):
-        return "which without intervals says little"
+        return "without intervals, which says little"
     if here["low"] > there["high"] or there["low"] > here["high"]:
-        return "intervals apart"
-    return "intervals overlap"
+        return "apart"
+    return "overlap"
 
 
 def _mismatch(here: Mapping[str, Any] | None, there: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -72,6 +111,8 @@ def _mismatch(here: Mapping[str, Any] | None, there: Mapping[str, Any] | None) -
         return f"for they differ in {' and '.join(differing)}", ""
     reached = [victim["test_accuracy"][0] for victim in (here, there)]
     if abs(reached[0] - reached[1]) > _ACCURACY_APART:
-        shown = " and ".join(f"{100 * value:.1f} %" for value in reached)
-        return "", f" (but test accuracies of {shown}, which alone can make a difference)"
+        shown = " and ".join(
+            f"{victim['method']} {100 * value:.1f} %" for victim, value in zip((here, there), reached, strict=True)
+        )
+        return "", f"Test accuracies differ, which alone can make a difference: {shown}"
     return "", ""

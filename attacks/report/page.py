@@ -10,17 +10,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import codream_secure.report as run_reports
 from attacks.report.epsilon_figure import draw_epsilons
-from attacks.report.findings import Finding, chance, finding
+from attacks.report.findings import chance, finding
+from attacks.report.first_screen import HINTS, MARKS, capital, first_screen, heads, seed_of
 from attacks.report.matrix import Block, Grid, Line, Row, Victim, arrange, victims_of
 from attacks.report.numbers import adversary, duration, figure, guess, interval
 from attacks.report.roc_figure import draw_rocs
 from attacks.report.schema import check_audit
 from attacks.report.strips import dream_pictures, strips
-from attacks.report.summary import epsilon_sentence, sections, verdict
+from attacks.report.summary import epsilon_sentence, verdict
 from codream_secure import files
 from codream_secure.report import format as fmt
 
-_MARKS = {Finding.ABOVE: "\N{BLACK UP-POINTING TRIANGLE}", Finding.BELOW: "\N{BLACK DOWN-POINTING TRIANGLE}"}
 _PARTIES = {
     "passive_server": "Passive server",
     "active_server": "Active server",
@@ -55,10 +55,11 @@ def audit_page(audit: Mapping[str, Any]) -> dict[str, Any]:
         "valid": valid,
         "verdict": sentence,
         "setup": _facts(audit),
-        "notices": [f"A claim is refuted. {epsilon_sentence(part)}" for part in audit["epsilons"] if part["violated"]],
-        "sections": sections(audit),
+        "notices": [],  # those of an audit stand above its facts
+        **first_screen(audit),
         "blocks": [_block(block) for block in arrange(audit["rows"])],
-        "marks": {kind.name: mark for kind, mark in _MARKS.items()},
+        "marks": {kind.name: mark for kind, mark in MARKS.items()},
+        "hints": HINTS,
         "rocs": draw_rocs(audit["rocs"]),
         "strips": strips(audit["pictures"]),
         "dream_pictures": dream_pictures(audit["dreams"]),
@@ -102,14 +103,12 @@ def _facts(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _block(block: Block) -> dict[str, Any]:
-    return {"title": block.title[:1].upper() + block.title[1:], "grids": [_grid(grid) for grid in block.grids]}
+    return {"title": capital(block.title), "grids": [_grid(grid) for grid in block.grids]}
 
 
 def _grid(grid: Grid) -> dict[str, Any]:
-    methods = [method for method, _ in grid.victims]
     return {
-        "methods": [(name, methods.count(name)) for name in dict.fromkeys(methods)],
-        "protections": [protection for _, protection in grid.victims],
+        **heads(grid.victims),
         "probes": [
             {"name": probe, "lines": [_line(line, grid.victims) for line in lines]}
             for probe, lines in grid.probes.items()
@@ -129,17 +128,13 @@ def _line(line: Line, victims: Sequence[Victim]) -> dict[str, Any]:
 
 def _cell(row: Row, *, common: float | None) -> dict[str, str]:
     """One figure; what a guess reaches stands in it only where it is not ``common`` to the line."""
-    kind, shown = finding(row), {"seed": _seed(row), "note": row["note"]}
+    kind, shown = finding(row), {"seed": seed_of(row), "note": row["note"]}
     if row["value"] is None:
         return shown | {"kind": kind.name, "value": fmt.NOTHING, "small": kind.value}
     value = chance(row)
     own = "" if value is None or common is not None else guess(row["metric"], value)
     small = "; ".join(part for part in (interval(row), own) if part)
     return shown | {"kind": kind.name, "value": figure(row["metric"], row["value"]), "small": small}
-
-
-def _seed(row: Row) -> str:
-    return "all seeds" if row["seed"] is None else f"seed {row['seed']}"
 
 
 def _threats(threats: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -154,6 +154,29 @@ def test_out_holds_the_document_and_its_page_and_federations_are_kept_there(
     assert f"report: {out / 'audit.html'}" in done.out
 
 
+def test_every_probe_check_and_bound_is_printed_when_asked_for_alone(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stubbed(monkeypatch)
+    brief, full = audit("--json", tmp_path / "a.json"), audit("--json", tmp_path / "b.json", "--details")
+    assert (brief.code, full.code) == (0, 0)
+    for out in (brief.out, full.out):
+        assert "At a glance" in out
+        assert "In plain words" in out
+    for words in ("a check", "the attack shows that epsilon is at least 0.20"):
+        assert words not in " ".join(brief.out.split())
+        assert words in " ".join(full.out.split())
+    audited = [json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json")]
+    assert audited[0]["rows"] == audited[1]["rows"]
+
+
+def test_a_failed_check_is_printed_without_being_asked_for(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    stubbed(monkeypatch, findings(passed=False))
+    done = audit()
+    assert done.code == 6
+    assert "a check FAILED in figures" in " ".join(done.out.split())
+
+
 def test_a_configuration_or_the_directory_of_a_run_is_audited(
     audit: Audit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

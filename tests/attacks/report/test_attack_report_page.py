@@ -6,6 +6,7 @@ import base64
 import html
 import math
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ Audit = dict[str, Any]
 VOID = {"meta", "img", "br"}
 HOSTILE = "<script>alert('1')</script>\"&"
 SECTIONS = (
+    "In plain words",
     "Probes",
     "ROC curves",
     "Reconstructions",
@@ -91,7 +93,7 @@ def written(audit: Audit, place: Path) -> str:
 
 def test_the_page_stands_alone_and_has_every_section(written_page: str) -> None:
     page = Page(written_page)
-    assert page.headings == ["Results", *SECTIONS]
+    assert page.headings == ["At a glance", *SECTIONS]
     assert page.links
     assert all(re.match(r"data:image/(png|svg\+xml);base64,", link) for link in page.links)
     assert not re.search(r"url\(|@import", page.style)
@@ -109,7 +111,7 @@ def test_equal_audits_make_equal_pages(audit: Audit, tmp_path: Path) -> None:
 def test_the_verdict_and_refuted_claims_stand_above_everything(written_page: str) -> None:
     text = Page(written_page).text
     assert "NOT VALID This audit is not valid, and no figure of it is a result. Failed: victims overfit" in text
-    top = text[: text.index("Results")]
+    top = text[: text.index("Adversaries")]
     assert "A claim is refuted. codream, example-dp, server, one-run audit" in top
     assert "epsilon = 1.5 at delta = 1e-05 for the unit example" in top
 
@@ -144,6 +146,50 @@ def test_figures_have_intervals_marks_and_reasons(written_page: str) -> None:
     assert "▲ 0.508" not in text
 
 
+def test_the_first_screen_holds_verdict_glance_and_words_before_all_tables(written_page: str) -> None:
+    text = Page(written_page).text
+    order = ("NOT VALID", "A claim is refuted", "Adversaries", "At a glance", "In plain words", "How to read this")
+    places = [text.index(words) for words in (*order, "Probes A figure, and below it")]
+    assert places == sorted(places)
+    first = text[: places[-1]]
+    for words in (
+        "loss under the update AUC by threshold; chance 0.5",
+        "▲ 0.790 0.751 to 0.829",
+        "gradient matching PSNR, dB; control 13.2",
+        "▲ 0.235 seed 0 0.215 to 0.255 ▲ 0.241 seed 1",
+        "codream Tells which images were trained on: 72 in 100 under plain, 63 in 100 under masked",
+        "Active server client-dp codream 0.508 0.470 to 0.547 logits on candidates as dreams, LiRA 0.565",
+        "masked: the server sees sums over clients only",
+    ):
+        assert words in first, words
+    assert "TPR@" not in first
+
+
+def test_what_the_headline_does_not_show_is_counted_below_it(
+    audit: Audit, row: Callable[..., Audit], tmp_path: Path
+) -> None:
+    weak = {"value": 0.51, "low": 0.48, "high": 0.54}
+    rows = [
+        row(probe="logits, LiRA", **weak),
+        row(probe="logits, threshold", **weak),
+        row(probe="logits, LiRA, mislabelled canaries", value=0.9, low=0.8, high=0.95),
+        row(probe="logits, threshold, mislabelled canaries", value=0.3, low=0.2, high=0.4),
+    ]
+    text = Page(written(audit | {"rows": rows, "rocs": [], "pictures": []}, tmp_path)).text
+    assert "0.510 0.480 to 0.540 △ 1, ▽ 1 of 3" in text
+
+
+def test_what_was_not_tried_is_called_so_and_keeps_its_columns(written_page: str) -> None:
+    table = written_page[written_page.index('class="matrix glance') :]
+    lines = [line for line in table[: table.index("</table>")].splitlines() if line.startswith("<tr><th>")]
+    assert len(lines) == 7
+    for line in lines:
+        spans = [int(span) for span in re.findall(r'<td class="untried" colspan="(\d+)">not tried</td>', line)]
+        assert sum(spans) + len(re.findall(r"<td class", line)) - len(spans) == 10, line
+    labels = next(line for line in lines if "label distribution" in line)
+    assert re.findall(r'colspan="(\d+)"', labels) == ["4", "5"]
+
+
 def test_hostile_texts_stay_text(audit: Audit, tmp_path: Path) -> None:
     def poison(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -165,7 +211,7 @@ def test_hostile_texts_stay_text(audit: Audit, tmp_path: Path) -> None:
 
 def test_missing_parts_vanish(empty_audit: Audit, tmp_path: Path) -> None:
     page = Page(written(empty_audit, tmp_path))
-    assert page.headings == ["Results", "Configuration"]
+    assert page.headings == ["Results", "In plain words", "Configuration"]
     assert page.links == []
     assert "NOT VALID" in page.text
 
@@ -173,7 +219,7 @@ def test_missing_parts_vanish(empty_audit: Audit, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", ["rows", "rocs", "pictures", "dreams", "epsilons", "checks", "victims", "threats"])
 def test_each_part_stands_without_the_others(kept: str, audit: Audit, empty_audit: Audit, tmp_path: Path) -> None:
     page = Page(written(empty_audit | {kept: audit[kept][:2] if kept == "rocs" else audit[kept]}, tmp_path))
-    assert 3 <= len(page.headings) <= 5
+    assert 4 <= len(page.headings) <= 6
 
 
 def test_a_damaged_audit_writes_nothing(audit: Audit, tmp_path: Path) -> None:

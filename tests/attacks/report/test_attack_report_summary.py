@@ -11,6 +11,7 @@ import pytest
 from attacks.report import summarise
 from attacks.report.findings import Finding, chance, finding
 from attacks.report.matrix import arrange
+from attacks.report.summary import epsilon_sentence
 
 Audit = dict[str, Any]
 MakeRow = Callable[..., Audit]
@@ -77,61 +78,40 @@ def test_no_sentence_calls_anything_what_it_is_not(audit: Audit, empty_audit: Au
 
 def test_refuted_claims_follow_the_verdict_with_the_whole_statement(audit: Audit) -> None:
     line = summarise(audit)[1]
-    assert line.startswith("Refuted claim: codream, example-dp, server, one-run audit")
+    assert line.startswith("A claim is refuted. codream, example-dp, server, one-run audit")
     assert "at least 2.17 (95 % confidence, n = 1000); a perfect attack could show 6.45" in line
     assert "epsilon = 1.5 at delta = 1e-05 for the unit example under add_remove" in line
 
 
-def test_every_epsilon_has_its_ceiling_and_its_ledger(audit: Audit) -> None:
-    lines = [line for line in summarise(audit) if line.startswith(("Epsilon:", "Refuted"))]
-    assert len(lines) == len(audit["epsilons"])
+def test_the_highest_bound_stands_for_all_and_is_held_against_its_ceiling(audit: Audit) -> None:
+    assert sentence(audit, "Lower bounds") == (
+        "Lower bounds on epsilon: 1 of 3 are above what a ledger claims; the highest is 3.90 (codream, plain, server, "
+        "one-run audit; 95 % confidence, n = 1000), where a perfect attack could show 6.45, so a small bound does not "
+        "mean a small epsilon."
+    )
+    unclaimed = [part | {"ledger": None, "violated": False} for part in audit["epsilons"]]
+    assert "no ledger claims anything; the highest" in sentence(audit | {"epsilons": unclaimed}, "Lower bounds")
+    assert not [line for line in summarise(audit | {"epsilons": []}) if "epsilon" in line]
+
+
+def test_every_bound_has_its_ceiling_and_its_ledger(audit: Audit) -> None:
+    lines = [epsilon_sentence(part) for part in audit["epsilons"]]
     assert all("a perfect attack could show 6.45" in line and "edger claims" in line for line in lines)
     assert any("No guarantee, epsilon is infinite" in line for line in lines)
 
 
-def test_every_adversary_is_told_apart_passive_from_active(audit: Audit) -> None:
-    above = sentence(audit, "Active server: Above chance")
-    assert "codream under plain: AUC 0.724 (0.685 to 0.763, n = 800)" in above
-    assert "client-dp: AUC 0.565" in above
-    assert "codream under client-dp" not in above
-    assert "codream under client-dp: AUC 0.508" in sentence(audit, "Active server: Not distinguishable from chance at")
-    assert "codream under ckks, fedavg under ckks" in sentence(audit, "Active server: Not in view")
-    assert "under plain, masked and ckks: AUC 0.567" in sentence(audit, "Public: Above chance")
-
-
-def test_one_exposed_tail_is_enough(audit: Audit, row: MakeRow) -> None:
-    tail = row(metric="TPR@1%FPR", value=0.05, low=0.03, high=0.08)
-    found = audit | {"rows": [row(value=0.51, low=0.48, high=0.54), tail]}
-    assert "TPR@1%FPR 5.0 % (3.0 to 8.0, n = 800)" in sentence(found, "Passive server: Above chance")
-    assert not [line for line in summarise(found) if "Not distinguishable" in line]
-
-
-def test_seeds_are_counted_and_not_pooled(audit: Audit, row: MakeRow) -> None:
-    rows = [row(seed=0, value=0.6), row(seed=1, value=0.52, low=0.47, high=0.57), row(seed=2, value=0.58)]
-    text = sentence(audit | {"rows": rows}, "Passive server: Above chance")
-    assert "AUC 0.520 to 0.600 over 3 seeds, so in 2 of them" in text
-
-
-def test_a_mean_over_seeds_is_no_further_seed(audit: Audit, row: MakeRow) -> None:
-    single = [row(seed=seed, value=value) for seed, value in enumerate((0.6, 0.52, 0.58))]
-    mean = row(seed=None, value=0.567, low=0.53, high=0.61, n=2400)
-    text = sentence(audit | {"rows": [mean, *single]}, "Passive server: Above chance")
-    assert "AUC 0.567 (0.530 to 0.610, n = 2400)" in text
-    assert "seeds" not in text
-
-
-def test_strongest_probes_keep_passive_and_active_apart(audit: Audit) -> None:
-    text = sentence(audit, "Strongest probes: Membership against codream")
-    assert re.search(r"public, .*AUC 0\.567.*; active server, .*AUC 0\.724", text)
-    assert "hindsight" in " ".join(line for line in summarise(audit) if line.startswith("Strongest probes"))
+def test_words_on_an_invalid_audit_are_called_no_results(audit: Audit, valid_audit: Audit) -> None:
+    assert "This audit is not valid: nothing that follows is a result." in summarise(audit)[:3]
+    assert not [line for line in summarise(valid_audit) if "no result" in line or "nothing that follows" in line]
 
 
 def test_fedavg_stands_beside_codream_only_where_training_and_adversary_match(audit: Audit) -> None:
     beside = [line for line in summarise(audit) if line.startswith("Beside fedavg")]
-    active = next(line for line in beside if "Active server, codream:" in line)
-    assert "under plain AUC 0.724 (0.685 to 0.763; logits on candidates as dreams, LiRA) against AUC 0.769" in active
-    assert "intervals overlap" in active
-    assert "example-dp" not in active
+    assert (
+        "Beside fedavg: active server, under plain: codream AUC 0.724 (0.685 to 0.763; logits on candidates as dreams, "
+        "LiRA), fedavg AUC 0.769 (0.730 to 0.808; logits on candidates as dreams, LiRA); intervals overlap."
+    ) in beside
+    assert not [line for line in beside if "under example-dp:" in line]
     refused = next(line for line in beside if "Not compared" in line)
     assert "they differ in rounds (5 and 3)" in refused
     assert "example-dp" in refused
@@ -156,17 +136,31 @@ def test_a_passive_row_is_never_beside_an_active_one(audit: Audit, row: MakeRow)
     assert not [line for line in summarise(audit | {"rows": rows}) if line.startswith("Beside")]
 
 
-def test_unlike_accuracies_and_unknown_victims_are_said(audit: Audit, row: MakeRow) -> None:
-    found = audit | {"rows": [row(), row(method="fedavg")]}
-    for victim in found["victims"]:
+def test_unlike_accuracies_are_said_once_and_of_whom_where_not_of_all(audit: Audit, row: MakeRow) -> None:
+    rows = [row(method=method, protection=name) for method in ("codream", "fedavg") for name in ("plain", "masked")]
+    caveat = "Test accuracies differ, which alone can make a difference: codream 95.0 % and fedavg 90.0 %"
+    for victim in audit["victims"]:
         victim["test_accuracy"] = [0.95 if victim["method"] == "codream" else 0.90, 0.01]
-    assert "test accuracies of 95.0 % and 90.0 %" in sentence(found, "Beside fedavg")
-    assert "training of one is not known" in sentence(found | {"victims": []}, "Beside fedavg")
+    lines = [line for line in summarise(audit | {"rows": rows}) if "Test accuracies" in line]
+    assert lines == [f"Beside fedavg: {caveat}."]
+    for victim in audit["victims"]:
+        if victim["protection"] == "masked":
+            victim["test_accuracy"] = [0.9, 0.01]
+    lines = [line for line in summarise(audit | {"rows": rows}) if "Test accuracies" in line]
+    assert lines == [f"Beside fedavg: {caveat} (passive server, codream under plain)."]
 
 
-def test_the_number_of_looks_is_told(audit: Audit, row: MakeRow) -> None:
+def test_unknown_victims_are_not_compared(audit: Audit, row: MakeRow) -> None:
+    found = audit | {"rows": [row(), row(method="fedavg")], "victims": []}
+    assert "training of one is not known" in sentence(found, "Beside fedavg")
+
+
+def test_the_number_of_looks_and_hindsight_are_told(audit: Audit, row: MakeRow) -> None:
     rows = [row(), row(metric="advantage"), row(value=None, low=None, high=None, note="not resolvable")]
-    assert "taken alone, and 1 were compared" in " ".join(summarise(audit | {"rows": rows}))
+    text = " ".join(summarise(audit | {"rows": rows}))
+    assert "taken alone, and 1 were compared with chance or a control. Where nothing leaks, about one in forty" in text
+    assert "chosen in hindsight, so their intervals are too narrow" in text
+    assert "chosen in hindsight" not in " ".join(summarise(audit | {"rows": rows[1:]}))
 
 
 def test_tables_hold_only_victims_that_were_tried(row: MakeRow) -> None:
