@@ -26,7 +26,7 @@ DECLARE_AND_SHOW = """
 
 
 FORKING = """
-import json, os, sys, traceback
+import json, os, sys, tempfile, traceback
 import torch
 
 def run(script, folders):
@@ -42,17 +42,17 @@ def run(script, folders):
 
 for line in sys.stdin:
     asked = json.loads(line)
-    files = [os.memfd_create(name) for name in ("out", "err")]
+    files = [tempfile.TemporaryFile() for _ in ("out", "err")]
     if (child := os.fork()) == 0:
         for number, file in enumerate(files, start=1):
-            os.dup2(file, number)
+            os.dup2(file.fileno(), number)
         run(**asked)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said = []
     for file in files:
-        os.lseek(file, 0, os.SEEK_SET)
-        with os.fdopen(file) as text:
-            said.append(text.read())
+        file.seek(0)
+        with file:
+            said.append(file.read().decode())
     print(json.dumps([code, *said]), flush=True)
 """
 
