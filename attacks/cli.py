@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attacks.auditing.plan import QUICK, Size
 from codream_secure.config import Config, load_config
 from codream_secure.errors import ConfigError
 
@@ -61,6 +60,7 @@ def audit(
     from attacks.auditing.arms import Claim
     from attacks.auditing.document import document
     from attacks.auditing.epsilons import CONFIDENCE
+    from attacks.auditing.plan import QUICK, Size
     from attacks.auditing.run import audit_seed, stages
     from attacks.probes.registry import choose
     from attacks.report import print_audit, write_report

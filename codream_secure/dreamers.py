@@ -23,7 +23,6 @@ from codream_secure.errors import PrivacyError
 from codream_secure.federation import Federation
 from codream_secure.models.norm import convert_batch_norm_to_group_norm, make_out_of_place
 from codream_secure.privacy import Adjacency, noise_multiplier_for
-from codream_secure.privacy.dpsgd import DpSgd, train_privately
 from codream_secure.privacy.events import Release
 from codream_secure.privacy.gaussian import mu_at
 from codream_secure.privacy.moment_release import release_moments
@@ -95,6 +94,9 @@ class Dreamers:
             BudgetExceededError: the budget does not allow it; nothing was trained.
             ModelError: an architecture cannot be trained privately.
         """
+        # Opacus takes longer to import than torch, and other trainings do without it.
+        from codream_secure.privacy.dpsgd import DpSgd, train_privately
+
         federation, config = self._federation, self._federation.config
         training = config.dp.training
         settings = DpSgd(

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -212,8 +213,13 @@ def by_hand(protocol: SumProtocol, make_terms: Callable[..., Terms]) -> Callable
 
 def exponent(encoding: FixedPoint) -> int:
     """The largest e with clients * max_weight * ceil(clip 2^e) < 2^(ring_bits - 1) that value_bits allow, by trial."""
-    count, clip = encoding.clients * (encoding.max_weight or 1), Fraction(encoding.clip)
-    limit, level = 1 << (encoding.ring_bits - 1), 1 << ((encoding.value_bits or encoding.ring_bits) - 1)
+    count, bits = encoding.clients * (encoding.max_weight or 1), encoding.ring_bits
+    return _tried(count, Fraction(encoding.clip), 1 << (bits - 1), 1 << ((encoding.value_bits or bits) - 1))
+
+
+@cache
+def _tried(count: int, clip: Fraction, limit: int, level: int) -> int:
+    # Four hundred trials, and a thousand sums with the same few encodings.
     largest = {e: math.ceil(clip * Fraction(2) ** e) for e in range(-150, 250)}
     return max(e for e, value in largest.items() if count * value < limit and value < level)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from codream_secure.deployment.processes import Supervisor
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PATIENCE_S = 240.0
@@ -40,7 +42,7 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_no_process_outlives_its_supervisor(parent: subprocess.Popen[str], how: signal.Signals) -> None:
     assert parent.stdout is not None
     said = json.loads(parent.stdout.readline())
@@ -51,6 +53,15 @@ def test_no_process_outlives_its_supervisor(parent: subprocess.Popen[str], how: 
     while is_running(said["server"]):
         assert time.monotonic() < end, "the server goes on without its parent"
         time.sleep(0.05)
+
+
+def test_whoever_leaves_the_block_ends_its_processes(tmp_path: Path) -> None:
+    """However it is left: what an interrupt does to a server, which takes long to start, is among the slow tests."""
+    with contextlib.suppress(KeyboardInterrupt), Supervisor(tmp_path, {}) as supervisor:
+        processes = [supervisor.start(name, ["keys", "--help"]) for name in ("one", "another")]
+        raise KeyboardInterrupt
+    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
+    assert all(process.stdout is not None and process.stdout.closed for process in processes)
 
 
 @pytest.mark.slow

@@ -208,11 +208,20 @@ def test_finished_runs_are_not_run_again_and_count_as_before(tmp_path: Path) -> 
     assert second["methods"][:2] == first["methods"]
 
 
-@pytest.mark.parametrize("stop_before", [0, 1, 2, 5, 7])
-def test_an_interrupted_comparison_goes_on_where_it_stopped(stop_before: int, tmp_path: Path) -> None:
-    methods = ["isolated", "fedavg"]
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[dict[str, Any], Trace]:
+    """The comparison that the next test breaks off, and its rounds; only read."""
     whole = Trace()
-    expected = compare(small(), methods=methods, seeds=2, observe=whole.observe, on_run=whole.on_run)
+    found = compare(small(), methods=["isolated", "fedavg"], seeds=2, observe=whole.observe, on_run=whole.on_run)
+    return found, whole
+
+
+@pytest.mark.parametrize("stop_before", [0, 1, 2, 5, 7])
+def test_an_interrupted_comparison_goes_on_where_it_stopped(
+    stop_before: int, tmp_path: Path, uninterrupted: tuple[dict[str, Any], Trace]
+) -> None:
+    methods = ["isolated", "fedavg"]
+    expected, whole = uninterrupted
     begun, rest = Trace(stop_before), Trace()
     with pytest.raises(KeyboardInterrupt):
         compare(small(), methods=methods, seeds=2, out=tmp_path, observe=begun.observe, on_run=begun.on_run)
