@@ -210,12 +210,15 @@ def test_workers_end_with_the_same_bits_and_hand_errors_on(source: DataSource) -
 
 
 INTERRUPTED = """
+import signal
 import numpy as np
 from attacks.shadows import make_pool, train_trials
 from codream_secure.config import make_config
 from codream_secure.data import load_source
 
 if __name__ == "__main__":
+    # Also where whoever runs the tests ignores interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config = make_config({"method": "fedavg"}, ["run.rounds=5"])
     source = load_source("digits")
     pool, _ = make_pool(source, config, seed=0)
