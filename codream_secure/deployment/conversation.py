@@ -35,6 +35,7 @@ from codream_secure.deployment.events import (
     RoundLostError,
     Vector,
 )
+from codream_secure.deployment.heading import OVER
 from codream_secure.deployment.streams import Asked, Shown
 from protocols import PhaseError
 from protocols.snapshots import SecretState
@@ -288,7 +289,7 @@ class Conversation:
         """Whatever comes next is for whoever waits for the next round."""
         if isinstance(event, Paused):
             return PausedError("the message is over, and the round is not")
-        if isinstance(event, Began | Ended | Gone):
+        if isinstance(event, Began | Gone) or event == Ended(OVER):
             self._put_back.appendleft(event)
         return RoundLostError(f"the round was lost: {type(event).__name__.lower()}")
 

@@ -171,32 +171,23 @@ class Coordinator:
     def rounds_left(self) -> Iterator[int]:
         """The rounds that this folder has not got to, after going back to where it has got to.
 
-        It ends early where the privacy budget does not cover the next one, see :attr:`stopped`; one that was begun
-        before is taken as far as it goes.
+        They end early where the privacy budget does, see :attr:`stopped`.
 
         Raises:
             CheckpointError: the folder is damaged.
         """
-        latest, spent = max(self._states.latest, 0), None
-        if latest:
+        latest, spent = self._states.latest, None
+        if latest >= 0:
             saved = self._states.load(latest)
             self._method.load_state_dict(saved["method"])
-            self._rows, spent = saved["rows"], saved.get("privacy")
+            self._rows, self.stopped, spent = saved["rows"], saved.get("stopped"), saved.get("privacy")
         self.account.open(spent)
-        self._monitor.planned(self._training.config.run.rounds, latest)
-        for number in range(latest + 1, self._training.config.run.rounds + 1):
-            if not self._journal.has(number) and not self._affords(number):
-                return
-            yield number
+        done = max(latest, 0)
+        self._monitor.planned(self._training.config.run.rounds, done)
+        for number in range(done + 1, self._training.config.run.rounds + 1):
             if self.stopped:
                 return
-
-    def _affords(self, number: int) -> bool:
-        if self.account.releases.fits(sums_in_round(self._training.config, number)):
-            return True
-        self.stopped = f"the privacy budget does not cover round {number}"
-        _LOG.warning(self.stopped)
-        return False
+            yield number
 
     def finish(self, number: int) -> Row | None:
         """Run one round, as often as it takes; each has to follow the one before.
@@ -227,19 +218,20 @@ class Coordinator:
                 self._method.load_state_dict(before)
                 time.sleep(_PAUSE_S)
             except BudgetExceededError as error:
-                self.stopped = f"the privacy budget ended within round {number}: {error}"
-                _LOG.warning(self.stopped, extra=where)
                 self._method.load_state_dict(before)
+                self._stop(f"the privacy budget ended within round {number}: {error}")
+                self._keep(number - 1)
+                # Clients are in this round, so that here they can be told.
                 self._aggregator.close_round(OVER)
                 return None
         row |= {"attempts": attempt, "seconds": time.monotonic() - started}
         self._rows.append(row)
-        self._states.save(
-            number, {"method": self._method.state_dict(), "rows": self._rows, "privacy": self.account.state()}
-        )
+        last = number == self._training.config.run.rounds
+        if not last and not self.account.covers(sums_in_round(self._training.config, number + 1)):
+            self._stop(f"the privacy budget does not cover round {number + 1}")
+        self._keep(number)
         self._sessions = self._aggregator.enrolled
-        last = number == self._training.config.run.rounds or not self._affords(number + 1)
-        self._aggregator.close_round(OVER if last else FINISHED)
+        self._aggregator.close_round(OVER if last or self.stopped else FINISHED)
         self._journal.forget(number)
         with writing(self._states.folder):
             write_jsonl(self._states.folder / "metrics.jsonl", self._rows, mode=PRIVATE)
@@ -247,6 +239,15 @@ class Coordinator:
         _LOG.info("round %d is finished", number, extra={**where, "seconds": round(row["seconds"], 3)})
         self._on_round(row)
         return row
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = reason
+        _LOG.warning("training is over: %s", reason)
+
+    def _keep(self, number: int) -> None:
+        """Make what this server has got to last; after a round that it counts as finished, 0 being before the first."""
+        state = {"rows": self._rows, "privacy": self.account.state(), "stopped": self.stopped}
+        self._states.save(number, {"method": self._method.state_dict(), **state})
 
     def _attempt(self, number: int) -> Row:
         self._gather()

@@ -31,10 +31,6 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def has(self, number: int) -> bool:
-        """Whether a round has been begun that is not over."""
-        return (self._folder / f"{number:06d}").is_dir()
-
     def find(self, number: int, place: int, *, stream: str, values: int) -> SumResult | None:
         """A sum that was opened.
 

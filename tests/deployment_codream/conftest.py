@@ -102,7 +102,7 @@ class Cohort:
 
     def __init__(self, folder: Path, **changes: dict[str, Any]) -> None:
         self.folder = folder
-        self.terms = {name: {**section, **changes.get(name, {})} for name, section in TERMS.items()}
+        self.terms = {name: {**TERMS.get(name, {}), **changes.get(name, {})} for name in TERMS | changes}
         (folder / "training.toml").write_text(tomli_w.dumps(self.terms))
         self.training: TrainingTerms = load_training(folder / "training.toml")
         self.clients = range(self.training.config.data.clients)

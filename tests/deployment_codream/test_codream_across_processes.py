@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from codream_secure.accounting import sums_in_round
+
 
 def check_equal(cohort: Any, equal: Callable[[Any, Any], bool]) -> None:
     """All parties have ended with what the same training ends with in one process."""
@@ -73,3 +75,45 @@ def test_in_clear_too_and_with_labels_as_logits(
     for party in [server, *clients]:
         party.ends_well()
     check_equal(cohort, equal)
+
+
+def counted(account: Path) -> int:
+    """How many sums an account has."""
+    return sum(event["count"] for event in json.loads(account.read_text())["events"])
+
+
+@pytest.mark.slow
+def test_a_budget_is_kept_by_everybody_and_a_round_begun_again_ends_training_early(
+    make_cohort: Callable[..., Any],
+) -> None:
+    """The server dies within round 2; what it had asked for then is asked for once more, and that is one too many."""
+    cohort = make_cohort(
+        dp={"unit": "client", "epsilon": 50.0, "delta": 1e-3},
+        protocol={"dropout": 0.0, "corruption": 0.34},
+        model={"clients": ["mlp"]},
+        distillation={"cutmix": 0, "relabel": False},
+    )
+    server, clients = cohort.everybody()
+    server.line()
+    assert "test_accuracy" not in server.line()
+    account = cohort.folder / "server" / "privacy.json"
+    planned = sums_in_round(cohort.training.config, 1)
+    finished = planned["dream_updates"] + planned["soft_labels"]
+    while True:
+        server.pause()
+        if cohort.sums(2) and counted(account) > finished + cohort.sums(2):
+            break
+        server.go_on()
+        assert server.process.poll() is None, server.log.read_text()
+    server.kill()
+    again = cohort.server()
+    again.line()
+    said = again.line()
+    for party in [again, *clients]:
+        party.ends_well()
+    assert said["stopped"].startswith("the privacy budget ended within round 2: ")
+    for client in clients:
+        lines = [json.loads(line) for line in client.process.stdout.read().splitlines()]
+        assert lines[0]["round"] == 1
+        assert "epsilon" in lines[-1]["privacy"]
+    assert "noise multiplier of dream_updates" in clients[0].log.read_text()

@@ -12,7 +12,7 @@ import torch
 
 from codream_secure.deployment.conversation import Conversation
 from codream_secure.deployment.events import Began, DesyncError, Ended, Gone, Lost, RoundLostError
-from codream_secure.deployment.heading import Heading, read_heading
+from codream_secure.deployment.heading import OVER, Heading, read_heading
 from codream_secure.deployment.member_channel import MemberChannel
 from codream_secure.deployment.streams import Asked, Shown
 from codream_secure.deployment.streams.calls import Begin, End
@@ -111,12 +111,13 @@ def test_another_question_than_the_terms_say_is_refused(
     assert stream.answered() == [None]
 
 
-@pytest.mark.parametrize("event", [Lost(), Ended("broke off"), Began(), Gone(None)])
+@pytest.mark.parametrize("event", [Lost(), Ended("broke off"), Ended(OVER), Began(), Gone(None)])
 def test_a_lost_round_is_lost_at_once(conversation: Conversation, event: Any) -> None:
     conversation.put(event)
     with pytest.raises(RoundLostError):
         conversation.show()
-    if isinstance(event, Began | Gone):
+    # What says more than that this round is over is heard by whoever waits for the next one.
+    if isinstance(event, Began | Gone) or event == Ended(OVER):
         assert conversation.next() == event
 
 

@@ -56,7 +56,7 @@ def test_terms_are_read_back_from_a_file_with_overrides(tmp_path: Path) -> None:
                 "dp": {"unit": "client", "epsilon": 8.0, "delta": 0.001, "clip": 1.0},
                 "dreaming": {"labels": "probabilities"},
             },
-            r"\[dp\] is set",
+            "dp.noise is 'auto', which under 'plain' leaves the noise to the server",
         ),
         ({"faults": {"contribute": 0.1}}, r"\[faults\]"),
         ({"run": {"target_accuracy": 0.5}}, "run.target_accuracy"),

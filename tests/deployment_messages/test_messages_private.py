@@ -186,6 +186,9 @@ def test_a_budget_that_ends_within_a_round_ends_training_and_clients_hear_of_it(
     assert str(coordinators[0].stopped).startswith("the privacy budget ended within round 1: ")
     assert counted(cohort.folder / "server") == {"dream_updates": 2}
     assert not (cohort.folder / "client0" / "messages" / "state").exists(), "its round is over"
+    sent = len(cohort.sent)
+    assert cohort.serve() == []
+    assert len(cohort.sent) == sent
 
 
 @pytest.mark.parametrize("party", ["server", "client1"])
